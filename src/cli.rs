@@ -1,0 +1,34 @@
+//! The command line: what can be typed, one file a command under `cli/`, and the exit code.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done (a closed pipe counts as done) |
+//! | 1 | failed: `error: …` on stderr, then at most one `hint: …` |
+//! | 2 | usage |
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod ui;
+mod version;
+
+#[derive(Debug, Parser)]
+#[command(name = "mesh", version, about = "A service mesh in one executable", propagate_version = false)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Version(version::Args),
+}
+
+/// Parses the arguments, runs the command and turns its end into an exit code.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Version(args) => version::run(args),
+    };
+    ui::exit_code(outcome)
+}

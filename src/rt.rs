@@ -1,0 +1,6 @@
+//! What a role runs on: time, tasks, drain, signals, backoff.
+
+pub(crate) mod backoff;
+pub(crate) mod clock;
+pub(crate) mod drain;
+pub(crate) mod signal;
