@@ -1,6 +1,8 @@
 use super::*;
 use crate::{model::class::CANCELLED, rt::clock, telemetry::process::Process};
 
+const SNAPSHOTS: &str = "../../../tests/snapshots";
+
 fn key(direction: Direction, target: &str) -> EdgeKey {
     EdgeKey {
         direction,
@@ -48,7 +50,9 @@ fn the_exposition_for_prometheus() {
     let start = clock::now();
     let (observer, _open) = busy(start);
     let snapshot = observer.snapshot(None, start + Duration::from_secs(1));
-    insta::assert_snapshot!(exposition(&snapshot, &gauges(), &Process::default()));
+    insta::with_settings!({ snapshot_path => SNAPSHOTS }, {
+        insta::assert_snapshot!(exposition(&snapshot, &gauges(), &Process::default()));
+    });
 }
 
 #[test]
@@ -56,7 +60,9 @@ fn the_exposition_of_the_window() {
     let start = clock::now();
     let (observer, _open) = busy(start);
     let snapshot = observer.snapshot(Some(Duration::from_secs(60)), start + Duration::from_secs(10));
-    insta::assert_snapshot!(window_exposition(&snapshot, &gauges()));
+    insta::with_settings!({ snapshot_path => SNAPSHOTS }, {
+        insta::assert_snapshot!(window_exposition(&snapshot, &gauges()));
+    });
 }
 
 #[test]
