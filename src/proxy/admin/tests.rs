@@ -1,3 +1,5 @@
+//! The two admin servers over real sockets.
+
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UnixStream},
