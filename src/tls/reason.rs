@@ -9,16 +9,8 @@ use super::verify::Refused;
 /// The reason somewhere in an error's chain of causes; `handshake` for a TLS error without a word of its own, and for
 /// what is no TLS error at all, what the connection came to. `refused_…` says that the peer refused *our* certificate.
 pub(crate) fn reason(error: &io::Error) -> &'static str {
-    let mut cause: Option<&(dyn StdError + 'static)> = error.get_ref().map(|inner| inner as _);
-    while let Some(inner) = cause {
-        if let Some(tls) = inner.downcast_ref::<Error>() {
-            return of_rustls(tls);
-        }
-        // An io::Error's source() is its inner error's source: the inner error itself would be skipped.
-        cause = match inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(deeper) => Some(deeper as _),
-            None => inner.source(),
-        };
+    if let Some(reason) = error.get_ref().and_then(|inner| find(inner)) {
+        return reason;
     }
     match error.kind() {
         io::ErrorKind::TimedOut => "timeout",
@@ -27,6 +19,33 @@ pub(crate) fn reason(error: &io::Error) -> &'static str {
         io::ErrorKind::UnexpectedEof => "connection_closed",
         _ => "io",
     }
+}
+
+/// The same for an error that wraps one of I/O or TLS somewhere below.
+pub(crate) fn within(error: &(dyn StdError + 'static)) -> &'static str {
+    let mut cause = Some(error);
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<io::Error>() {
+            return reason(io);
+        }
+        cause = inner.source();
+    }
+    find(error).unwrap_or("protocol")
+}
+
+fn find(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    let mut cause = Some(error);
+    while let Some(inner) = cause {
+        if let Some(tls) = inner.downcast_ref::<Error>() {
+            return Some(of_rustls(tls));
+        }
+        // An io::Error's source() is its inner error's source: the inner error itself would be skipped.
+        cause = match inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(deeper) => Some(deeper),
+            None => inner.source(),
+        };
+    }
+    None
 }
 
 pub(crate) fn of_rustls(error: &Error) -> &'static str {
@@ -63,4 +82,16 @@ fn of_certificate(error: &CertificateError) -> &'static str {
         },
         _ => "bad_certificate",
     }
+}
+
+/// An error with all its causes, as one line.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
 }
