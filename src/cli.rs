@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod exec_with_parent;
+mod run;
 mod ui;
 mod version;
 
@@ -22,13 +24,17 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Args),
     Version(version::Args),
+    ExecWithParent(exec_with_parent::Args),
 }
 
 /// Parses the arguments, runs the command and turns its end into an exit code.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Run(args) => run::run(args),
         Command::Version(args) => version::run(args),
+        Command::ExecWithParent(args) => exec_with_parent::run(&args),
     };
     ui::exit_code(outcome)
 }

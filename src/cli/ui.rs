@@ -5,6 +5,8 @@ use std::{
     process::ExitCode,
 };
 
+use crate::local;
+
 /// Writes `data` to stdout, whole.
 ///
 /// # Errors
@@ -31,6 +33,14 @@ pub(crate) struct Hinted {
 impl Hinted {
     pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { message: message.into(), hint: hint.into() }
+    }
+}
+
+/// An error of the local mesh's registry, with its advice where it has one.
+pub(crate) fn local(error: local::Error) -> anyhow::Error {
+    match error.hint() {
+        Some(hint) => Hinted::new(error.to_string(), hint).into(),
+        None => error.into(),
     }
 }
 
