@@ -159,8 +159,16 @@ def remove_leftovers():
     """Namespaces of runs that were killed: their name holds the process id of a script that is no more."""
     for name in os.listdir("/run/netns") if os.path.isdir("/run/netns") else []:
         pid = name.removeprefix(PREFIX).split("-")[0]
-        if name.startswith(PREFIX) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+        if name.startswith(PREFIX) and pid.isdigit() and not is_run(pid):
             subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+def is_run(pid):
+    """Whether that process is this script; a dead one that nobody has waited for has no command line."""
+    try:
+        return b"peers" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def ip(*arguments):
