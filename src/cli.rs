@@ -11,8 +11,13 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod controller;
+mod edges;
 mod exec_with_parent;
+mod live;
 mod run;
+mod scope;
+mod stat;
+mod table;
 mod ui;
 mod version;
 
@@ -26,7 +31,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Controller(controller::Args),
+    Edges(edges::Args),
     Run(run::Args),
+    Stat(stat::Args),
     Version(version::Args),
     ExecWithParent(exec_with_parent::Args),
 }
@@ -35,7 +42,9 @@ enum Command {
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Controller(args) => controller::run(args),
+        Command::Edges(args) => edges::run(args),
         Command::Run(args) => run::run(args),
+        Command::Stat(args) => stat::run(args),
         Command::Version(args) => version::run(args),
         Command::ExecWithParent(args) => exec_with_parent::run(&args),
     };
