@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod controller;
 mod exec_with_parent;
 mod run;
 mod ui;
@@ -24,6 +25,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Controller(controller::Args),
     Run(run::Args),
     Version(version::Args),
     ExecWithParent(exec_with_parent::Args),
@@ -32,6 +34,7 @@ enum Command {
 /// Parses the arguments, runs the command and turns its end into an exit code.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Controller(args) => controller::run(args),
         Command::Run(args) => run::run(args),
         Command::Version(args) => version::run(args),
         Command::ExecWithParent(args) => exec_with_parent::run(&args),
