@@ -12,9 +12,15 @@
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) mod client;
+pub(crate) mod executor;
 pub(crate) mod identity;
 pub(crate) mod inbound;
+pub(crate) mod join;
+pub(crate) mod line;
 pub(crate) mod outbound;
+pub(crate) mod private;
+pub(crate) mod server;
 
 /// The body of a refused request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

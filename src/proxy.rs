@@ -1,1 +1,4 @@
-//! (being written)
+pub(crate) mod admin;
+pub(crate) mod identity;
+pub(crate) mod observe;
+pub(crate) mod subscribe;

@@ -1,1 +1,3 @@
-//! (being written)
+//! Quantities as people write them.
+
+pub(crate) mod duration;

@@ -18,6 +18,17 @@ pub(crate) enum Kind {
     Histogram,
 }
 
+impl Kind {
+    /// The word in a `# TYPE` line.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
 macro_rules! metrics {
     ($($(#[$doc:meta])* $ident:ident = $kind:ident $name:literal $help:literal;)*) => {
         $($(#[$doc])* pub(crate) const $ident: Metric = Metric { name: $name, kind: Kind::$kind, help: $help };)*
@@ -87,6 +98,12 @@ pub(crate) mod label {
     pub(crate) const VERSION: &str = "version";
     pub(crate) const BUCKET: &str = "bucket";
     pub(crate) const REASON: &str = "reason";
+    /// Who decided a detection: `client` | `server` | `hint` | `learned`.
+    pub(crate) const FIRST: &str = "first";
+    /// The upper bound of a histogram's bucket, Prometheus' own.
+    pub(crate) const LE: &str = "le";
+    /// The value of [`TLS`] for a connection that is secured; every other value is a reason why not.
+    pub(crate) const MUTUAL: &str = "mtls";
 }
 
 /// Stands in for a label value once its set has reached its bound.

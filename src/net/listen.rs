@@ -1,0 +1,49 @@
+//! Listening sockets, one a worker, on the same address by SO_REUSEPORT.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections the kernel holds for a worker that is busy; bounded by `net.core.somaxconn` too.
+const BACKLOG: i32 = 4096;
+
+/// Binds `count` non-blocking listeners to one address. Port 0 takes an ephemeral port, the same for all.
+pub(crate) fn bind(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    let first = bind_one(addr, count > 1)?;
+    let addr = first.local_addr()?;
+    let mut listeners = vec![first];
+    for _ in 1..count {
+        listeners.push(bind_one(addr, true)?);
+    }
+    Ok(listeners)
+}
+
+fn bind_one(addr: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_of_all_workers_share_one_ephemeral_port() -> io::Result<()> {
+        let listeners = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 3)?;
+        let first = listeners[0].local_addr()?;
+        assert_ne!(first.port(), 0);
+        for listener in &listeners {
+            assert_eq!(listener.local_addr()?, first);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,115 @@
+//! Requests off an HTTP/1 connection, by hyper: keep-alive, pipelining, chunked bodies and upgrades are its work; limits,
+//! drain and what a slow client is told are ours.
+
+use std::{convert::Infallible, future::Future, pin::Pin, time::Duration};
+
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{io::AsyncWriteExt, time::MissedTickBehavior};
+
+use super::{
+    Request, Response,
+    body::Body,
+    expect,
+    phase::{Phase, Verdict, Watched},
+};
+use crate::{
+    proxy::{
+        config::HttpLimits,
+        error::{Error, Kind},
+        io::Io,
+    },
+    rt::{clock, drain},
+};
+
+const SLOW_CLIENT: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\nmesh-proxy-error: slow-client\r\n\r\n";
+
+/// Serves `io` until it is closed, idle for too long, or drained.
+///
+/// # Errors
+/// [`Kind::SlowClient`] or [`Kind::BadRequest`], answered already; [`Kind::Reset`] when the client broke off.
+pub(crate) async fn serve<H, F>(
+    io: Io,
+    limits: &HttpLimits,
+    mut drain: drain::Watch,
+    handler: H,
+) -> Result<(), Error>
+where
+    H: Fn(Request) -> F,
+    F: Future<Output = Response>,
+{
+    let phase = Phase::new(true, clock::now());
+    let watched = TokioIo::new(Watched { io, phase: phase.clone() });
+    let body_patience = limits.request_body_timeout;
+    let service = service_fn(|request: http::Request<Incoming>| {
+        phase.busy();
+        let response = handler(admit(request, body_patience));
+        let phase = phase.clone();
+        async move {
+            let response = response.await;
+            phase.idle(clock::now());
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut connection = http1::Builder::new()
+        .half_close(true)
+        .pipeline_flush(true)
+        .max_headers(limits.max_headers)
+        .max_header_size(limits.max_header_bytes)
+        .serve_connection(watched, service)
+        .with_upgrades();
+    let mut tick = tokio::time::interval(tick_interval(limits));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut draining = false;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = &mut connection => break ended,
+            () = drain.signalled(), if !draining => {
+                draining = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            _ = tick.tick() => match phase.verdict(limits.header_timeout, limits.idle_timeout, clock::now()) {
+                Verdict::Fine => {}
+                Verdict::Idle => Pin::new(&mut connection).graceful_shutdown(),
+                Verdict::SlowHead => {
+                    if let Some(parts) = connection.into_parts() {
+                        refuse(parts.io.into_inner(), SLOW_CLIENT).await;
+                    }
+                    return Err(Error::new(Kind::SlowClient));
+                }
+            },
+        }
+    };
+    ended.map_err(|error| {
+        let kind = if error.is_parse() { Kind::BadRequest } else { Kind::Reset };
+        Error::caused(kind, error)
+    })
+}
+
+fn admit(request: http::Request<Incoming>, body_patience: Duration) -> Request {
+    let (mut parts, incoming) = request.into_parts();
+    let body = if expect::is_expected(&parts.headers) {
+        let (asked, gate) = expect::pair();
+        parts.extensions.insert(asked);
+        Body::gated(gate, incoming)
+    } else {
+        Body::http1(incoming).with_patience(body_patience)
+    };
+    Request::from_parts(parts, body)
+}
+
+/// Often enough to be near the limits, rarely enough to cost nothing.
+fn tick_interval(limits: &HttpLimits) -> Duration {
+    (limits.header_timeout.min(limits.idle_timeout) / 4).clamp(Duration::from_millis(20), Duration::from_secs(5))
+}
+
+/// A last word to a client that is being cut off. It may be gone: nothing depends on it.
+pub(crate) async fn refuse(mut io: impl tokio::io::AsyncWrite + Unpin, answer: &[u8]) {
+    let _ = tokio::time::timeout(Duration::from_secs(1), async {
+        io.write_all(answer).await?;
+        io.shutdown().await
+    })
+    .await;
+}
