@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod demo;
+mod demo_service;
 mod exec_with_parent;
 mod run;
 mod ui;
@@ -24,16 +26,20 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Args),
     Run(run::Args),
     Version(version::Args),
+    DemoService(demo_service::Args),
     ExecWithParent(exec_with_parent::Args),
 }
 
 /// Parses the arguments, runs the command and turns its end into an exit code.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(args),
         Command::Version(args) => version::run(args),
+        Command::DemoService(args) => demo_service::run(args),
         Command::ExecWithParent(args) => exec_with_parent::run(&args),
     };
     ui::exit_code(outcome)

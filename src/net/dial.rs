@@ -13,7 +13,8 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 /// # Errors
 /// `TimedOut` at the deadline, else what the kernel says.
 pub(crate) async fn connect(addr: SocketAddr, deadline: Duration) -> io::Result<TcpStream> {
-    let stream = tokio::time::timeout(deadline, TcpStream::connect(addr)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let stream =
+        tokio::time::timeout(deadline, TcpStream::connect(addr)).await.map_err(|_| io::ErrorKind::TimedOut)??;
     prepare(&stream);
     Ok(stream)
 }
