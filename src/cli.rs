@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod controller;
 mod demo;
 mod demo_service;
 mod exec_with_parent;
@@ -26,6 +27,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Controller(controller::Args),
     Demo(demo::Args),
     Run(run::Args),
     Version(version::Args),
@@ -36,6 +38,7 @@ enum Command {
 /// Parses the arguments, runs the command and turns its end into an exit code.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Controller(args) => controller::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(args),
         Command::Version(args) => version::run(args),

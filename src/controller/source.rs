@@ -1,6 +1,9 @@
 //! Where objects come from, and what of them the controller keeps.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use crate::model::{identity::SpiffeId, name::Workload, service::ProtocolHint};
 
@@ -72,6 +75,8 @@ pub(crate) struct Slice {
     /// Set on the slices of a local mesh: one instance each.
     pub(crate) identity: Option<SpiffeId>,
     pub(crate) workload: Option<Workload>,
+    /// The private socket of the instance's proxy, relative to the source directory.
+    pub(crate) socket: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

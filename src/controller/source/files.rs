@@ -37,8 +37,20 @@ impl Files {
         self.files.values().filter_map(|file| file.error.as_ref())
     }
 
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
-        self.files.keys()
+    pub(crate) fn error(&self, path: &Path) -> Option<&yaml::Error> {
+        self.files.get(path)?.error.as_ref()
+    }
+
+    /// Files that describe one running instance, with the socket that shows that it lives.
+    pub(crate) fn instances(&self) -> impl Iterator<Item = (&PathBuf, &PathBuf)> {
+        let own = self.files.iter().filter(|(path, _)| path.starts_with("endpoints"));
+        own.filter_map(|(path, file)| {
+            let sockets = file.objects.values().filter_map(|resource| match resource {
+                Resource::Slice(slice) => slice.socket.as_ref(),
+                Resource::Service(_) => None,
+            });
+            Some((path, sockets.last()?))
+        })
     }
 
     /// A file's new text. A broken one changes nothing but its error, which is given back when it is a new one.

@@ -1,6 +1,9 @@
 //! The kinds the controller reads, and how: a Kubernetes object in, what we keep of it out.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    path::{Component, PathBuf},
+};
 
 use k8s_openapi::{
     api::{
@@ -23,7 +26,7 @@ const DEFAULT_OPAQUE: [u16; 8] = [25, 587, 3306, 4444, 5432, 6379, 9300, 11211];
 const OPAQUE_PORTS: &str = "mesh.dev/opaque-ports";
 const IDENTITY: &str = "mesh.dev/identity";
 const WORKLOAD: &str = "mesh.dev/workload";
-pub(super) const SOCKET: &str = "mesh.dev/socket";
+const SOCKET: &str = "mesh.dev/socket";
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Settings {
@@ -45,7 +48,7 @@ pub(crate) fn read(document: Document<'_>, settings: Settings) -> Result<Option<
             let at = document.error("");
             slice(document.read()?).map(|s| Some(Resource::Slice(s))).map_err(|e| blame(at, e))
         }
-        ("", "") => Err(document.error("no Kubernetes object: `apiVersion` and `kind` are missing")),
+        ("", _) | (_, "") => Err(document.error("no Kubernetes object: it needs `apiVersion` and `kind`")),
         (api_version, kind) => {
             tracing::debug!(api_version, kind, "kind not read");
             Ok(None)
@@ -114,6 +117,10 @@ fn slice(object: EndpointSlice) -> Result<Slice, String> {
         Some(text) => Some(text.parse().map_err(|e| format!("annotation {WORKLOAD}: {e}"))?),
         None => None,
     };
+    let socket = annotation(&object.metadata, SOCKET).map(PathBuf::from);
+    if socket.as_ref().is_some_and(|path| !path.components().all(|c| matches!(c, Component::Normal(_)))) {
+        return Err(format!("annotation {SOCKET}: expected a path within the source directory"));
+    }
     Ok(Slice {
         name: name(&object.metadata)?,
         service: object.metadata.labels.as_ref().and_then(|l| l.get("kubernetes.io/service-name")).cloned(),
@@ -121,6 +128,7 @@ fn slice(object: EndpointSlice) -> Result<Slice, String> {
         endpoints: endpoints(object.endpoints, &object.address_type)?,
         identity,
         workload,
+        socket,
     })
 }
 
