@@ -11,6 +11,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod controller;
+mod demo;
+mod demo_service;
 mod exec_with_parent;
 mod run;
 mod ui;
@@ -26,8 +28,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Controller(controller::Args),
+    Demo(demo::Args),
     Run(run::Args),
     Version(version::Args),
+    DemoService(demo_service::Args),
     ExecWithParent(exec_with_parent::Args),
 }
 
@@ -35,8 +39,10 @@ enum Command {
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Controller(args) => controller::run(args),
+        Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(args),
         Command::Version(args) => version::run(args),
+        Command::DemoService(args) => demo_service::run(args),
         Command::ExecWithParent(args) => exec_with_parent::run(&args),
     };
     ui::exit_code(outcome)
