@@ -6,6 +6,7 @@ mod foreign;
 mod grpc;
 mod http1;
 mod http2;
+mod identity;
 mod lifecycle;
 mod limits;
 mod tcp;

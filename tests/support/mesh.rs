@@ -77,45 +77,17 @@ impl Mesh {
         Builder { mesh: self, name, service: name, ports: Vec::new(), upstreams: Vec::new(), arguments: Vec::new() }
     }
 
-    /// Writes the EndpointSlice of an endpoint of `service`, and waits until the controller has it.
-    /// `meshed`: the pod whose proxy is at that address; `None` for an application without one.
-    pub(crate) async fn announce(&self, service: &str, pod: &str, endpoints: &[(u16, SocketAddr, &str)], meshed: bool) {
-        let annotations = json!({
-            "mesh.dev/identity": format!("spiffe://local/ns/{NAMESPACE}/sa/{service}"),
-            "mesh.dev/workload": format!("{NAMESPACE}/deploy/{service}"),
-            "mesh.dev/socket": format!(".mesh/proxies/{pod}.sock"),
-        });
-        let ports: Vec<Value> = endpoints
-            .iter()
-            .map(|(port, addr, protocol)| {
-                let mut entry = json!({ "name": port.to_string(), "port": addr.port() });
-                if !protocol.is_empty() {
-                    entry["appProtocol"] = json!(protocol);
-                }
-                entry
-            })
-            .collect();
-        let slice = json!({
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "name": pod,
-                "namespace": NAMESPACE,
-                "labels": { "kubernetes.io/service-name": service },
-                "annotations": if meshed { annotations } else { json!({}) },
-            },
-            "addressType": "IPv4",
-            "ports": ports,
-            "endpoints": [{
-                "addresses": [endpoints[0].1.ip().to_string()],
-                "conditions": { "ready": true },
-                "targetRef": { "kind": "Pod", "name": pod, "namespace": NAMESPACE },
-            }],
-        });
-        let whole = self.path().join(format!(".mesh/{pod}.new"));
-        fs::write(&whole, slice.to_string()).expect("a writable directory");
-        fs::rename(&whole, self.path().join(format!("endpoints/{pod}.yaml"))).expect("the same file system");
+    /// Writes an EndpointSlice, and waits until the controller has it.
+    pub(crate) async fn announce(&self, slice: Slice<'_>) {
+        let whole = self.path().join(format!(".mesh/{}.new", slice.pod));
+        fs::write(&whole, slice.to_json().to_string()).expect("a writable directory");
+        fs::rename(&whole, self.path().join(format!("endpoints/{}.yaml", slice.pod))).expect("the same file system");
         self.settle().await;
+    }
+
+    /// Makes an application without a proxy an endpoint of `service`.
+    pub(crate) async fn announce_plain(&self, service: &str, pod: &str, addr: SocketAddr) {
+        self.announce(Slice { service, pod, ports: &[(80, addr, "http")], account: None, watched: false }).await;
     }
 
     /// Waits until the controller knows as many endpoint slices as there are files of them.
@@ -144,6 +116,56 @@ impl Mesh {
 
     fn controller_socket(&self) -> PathBuf {
         self.path().join(".mesh/controller.sock")
+    }
+}
+
+/// An endpoint of a Service, as an EndpointSlice says it.
+pub(crate) struct Slice<'a> {
+    pub(crate) service: &'a str,
+    pub(crate) pod: &'a str,
+    /// The Service's port, the address, and the `appProtocol`, if any; all on one host.
+    pub(crate) ports: &'a [(u16, SocketAddr, &'a str)],
+    /// The service account that a proxy there must prove; `None` for an application without a proxy.
+    pub(crate) account: Option<&'a str>,
+    /// Whether the controller is to drop it when the proxy's private socket is dead.
+    pub(crate) watched: bool,
+}
+
+impl Slice<'_> {
+    fn to_json(&self) -> Value {
+        let Self { service, pod, ports, account, watched } = self;
+        let mut annotations = json!({});
+        if let Some(account) = account {
+            annotations["mesh.dev/identity"] = json!(format!("spiffe://local/ns/{NAMESPACE}/sa/{account}"));
+            annotations["mesh.dev/workload"] = json!(format!("{NAMESPACE}/deploy/{service}"));
+        }
+        if *watched {
+            annotations["mesh.dev/socket"] = json!(format!(".mesh/proxies/{pod}.sock"));
+        }
+        let entry = |(number, addr, protocol): &(u16, SocketAddr, &str)| {
+            let mut entry = json!({ "name": number.to_string(), "port": addr.port() });
+            if !protocol.is_empty() {
+                entry["appProtocol"] = json!(protocol);
+            }
+            entry
+        };
+        json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": pod,
+                "namespace": NAMESPACE,
+                "labels": { "kubernetes.io/service-name": service },
+                "annotations": annotations,
+            },
+            "addressType": "IPv4",
+            "ports": ports.iter().map(entry).collect::<Vec<_>>(),
+            "endpoints": [{
+                "addresses": [ports[0].1.ip().to_string()],
+                "conditions": { "ready": true },
+                "targetRef": { "kind": "Pod", "name": pod, "namespace": NAMESPACE },
+            }],
+        })
     }
 }
 
@@ -220,7 +242,8 @@ impl<'a> Builder<'a> {
         if !ports.is_empty() {
             let listening: Vec<_> =
                 ports.iter().map(|(number, app, protocol)| (*number, proxy.inbound(*app), *protocol)).collect();
-            mesh.announce(service, name, &listening, true).await;
+            let slice = Slice { service, pod: name, ports: &listening, account: Some(service), watched: true };
+            mesh.announce(slice).await;
         }
         proxy
     }

@@ -125,7 +125,7 @@ impl Wire {
         let text = String::from_utf8(self.until(b"\r\n\r\n").await?).expect("an ASCII head");
         let mut lines = text.split("\r\n").filter(|line| !line.is_empty());
         let first = lines.next().unwrap_or_default().to_owned();
-        let status = first.strip_prefix("HTTP/1.1 ").and_then(|s| s.get(..3)).and_then(|s| s.parse().ok()).unwrap_or(0);
+        let status = first.strip_prefix("HTTP/1.").and_then(|s| s.get(2..5)).and_then(|s| s.parse().ok()).unwrap_or(0);
         Some(Message { first, status, headers: lines.map(header).collect(), ..Message::default() })
     }
 

@@ -73,8 +73,8 @@ async fn a_dead_replica_costs_no_request() {
     // Bound and given back: nobody listens there.
     let dead = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a loopback address");
     let mesh = Mesh::local().await;
-    mesh.announce("app", "app-0", &[(80, server.addr, "http")], false).await;
-    mesh.announce("app", "app-1", &[(80, dead, "http")], false).await;
+    mesh.announce_plain("app", "app-0", server.addr).await;
+    mesh.announce_plain("app", "app-1", dead).await;
     let web = mesh.proxy("web").upstream("app").start().await;
     let statuses = load(web.outbound("app"), 4, 50).await;
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
@@ -89,8 +89,8 @@ async fn a_replica_that_breaks_every_request_is_left_alone_after_the_first_failu
     })
     .await;
     let mesh = Mesh::local().await;
-    mesh.announce("app", "app-0", &[(80, server.addr, "http")], false).await;
-    mesh.announce("app", "app-1", &[(80, broken.addr, "http")], false).await;
+    mesh.announce_plain("app", "app-0", server.addr).await;
+    mesh.announce_plain("app", "app-1", broken.addr).await;
     let web = mesh.proxy("web").upstream("app").start().await;
     let statuses = load(web.outbound("app"), 1, 200).await;
     let failed = statuses.iter().filter(|status| **status == 502).count();

@@ -82,7 +82,7 @@ async fn an_endpoint_that_is_the_proxy_itself_is_refused_as_a_loop() {
     let mesh = Mesh::local().await;
     let web = mesh.proxy("web").upstream("app").start().await;
     // A slice that says that the application is where this proxy listens for it.
-    mesh.announce("app", "app-0", &[(80, web.outbound("app"), "http")], false).await;
+    mesh.announce_plain("app", "app-0", web.outbound("app")).await;
     let started = Instant::now();
     let mut client = Wire::connect(web.outbound("app")).await;
     client.send(GET).await;
