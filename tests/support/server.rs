@@ -37,7 +37,7 @@ impl Server {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        Self::accepting(move |stream| serve(Wire::over(stream))).await
+        Self::streams(move |stream| serve(Wire::over(stream))).await
     }
 
     /// Each request is answered by the bytes that `answer` makes of it; the connection is kept.
@@ -64,7 +64,7 @@ impl Server {
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
     {
-        Self::accepting(move |stream| {
+        Self::streams(move |stream| {
             let answer = answer.clone();
             let service = service_fn(move |request| {
                 let response = answer(request);
@@ -79,7 +79,8 @@ impl Server {
         .await
     }
 
-    async fn accepting<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    /// Each connection is given to `serve` as the socket that it is.
+    pub(crate) async fn streams<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {

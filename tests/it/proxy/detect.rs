@@ -1,6 +1,9 @@
 //! Detection without a stall: who speaks first, on a port that nobody described.
 
-use std::{fs, time::Duration};
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
 
 use tempfile::TempDir;
 use tokio::{net::TcpStream, process::Command, time::Instant};
@@ -67,9 +70,7 @@ async fn mariadb_greets_through_two_proxies_at_once_and_answers_a_query() {
     command.args(["--no-defaults", &data, user, "--auth-root-authentication-method=normal", "--skip-test-db"]);
     let installed = within("a database", Duration::from_secs(60), command.output()).await.expect("it can be run");
     assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
-    let probe = std::net::TcpListener::bind("127.0.0.1:0").expect("a loopback address");
-    let addr = probe.local_addr().expect("a bound socket");
-    drop(probe);
+    let addr = free_address();
     let mut command = Command::new(daemon);
     command.args(["--no-defaults", &data, user, "--bind-address=127.0.0.1", "--skip-name-resolve"]);
     command.arg(format!("--port={}", addr.port())).arg(format!("--socket={}", dir.path().join("s").display()));
@@ -95,7 +96,34 @@ async fn mariadb_greets_through_two_proxies_at_once_and_answers_a_query() {
     let answer = within("an answer", Duration::from_secs(20), command.output()).await.expect("it can be run");
     let text = String::from_utf8_lossy(&answer.stdout);
     assert_eq!(text, "answer\n42\n", "{}", String::from_utf8_lossy(&answer.stderr));
-    fs::metadata(dir.path()).expect("the database's directory outlives it");
+}
+
+#[tokio::test]
+async fn redis_where_the_client_speaks_first_is_carried_as_bytes() {
+    let (Some(daemon), Some(client)) =
+        (require::program("redis-server", "redis-server"), require::program("redis-cli", "redis-tools"))
+    else {
+        return;
+    };
+    let (dir, addr) = (TempDir::new().expect("a directory"), free_address());
+    let mut command = Command::new(daemon);
+    command.args(["--bind", "127.0.0.1", "--port", &addr.port().to_string(), "--save", "", "--dir"]).arg(dir.path());
+    let mut process = Process::start("redis", dir.path(), &mut command);
+    eventually("Redis", async || {
+        process.check();
+        TcpStream::connect(addr).await.ok()
+    })
+    .await;
+    let mesh = Mesh::local().await;
+    let _db = mesh.proxy("db").numbered_port(6379, addr, "").start().await;
+    let web = mesh.proxy("web").upstream("db:6379").start().await;
+    let port = web.outbound("db:6379").port().to_string();
+    for (arguments, expected) in [(["set", "key", "value"].as_slice(), "OK\n"), (&["get", "key"], "value\n")] {
+        let mut command = Command::new(&client);
+        command.args(["-h", "127.0.0.1", "-p", &port]).args(arguments).kill_on_drop(true);
+        let answer = within("an answer", Duration::from_secs(20), command.output()).await.expect("it can be run");
+        assert_eq!(String::from_utf8_lossy(&answer.stdout), expected, "{answer:?}");
+    }
 }
 
 #[tokio::test]
@@ -140,4 +168,9 @@ async fn a_request_that_comes_byte_by_byte_is_detected() {
         tokio::task::yield_now().await;
     }
     assert_eq!(client.response().await.text(), "GET /slowly HTTP/1.1");
+}
+
+/// For a server that wants to be told: bound and given back, so free a moment ago.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a loopback address")
 }
