@@ -1,8 +1,9 @@
 //! What one peer may ask of a proxy, and how it is told that it asked too much.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use tokio::time::Instant;
+use socket2::{Domain, Socket, Type};
+use tokio::{net::TcpStream, time::Instant};
 
 use super::Pair;
 use crate::support::{
@@ -89,4 +90,59 @@ async fn an_endpoint_that_is_the_proxy_itself_is_refused_as_a_loop() {
     let response = client.response().await;
     assert_eq!((response.status, response.header("mesh-proxy-error")), (508, Some("loop")), "{response:?}");
     assert!(started.elapsed() < Duration::from_secs(5), "it took {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_client_that_stops_in_the_middle_of_a_body_is_told_so_and_let_go() {
+    let server = plain().await;
+    let mesh = Mesh::local().await;
+    let _app = mesh.proxy("app").port(server.addr, "http").start().await;
+    let web = mesh.proxy("web").upstream("app").args(["--request-body-timeout", "300ms"]).start().await;
+    let mut client = Wire::connect(web.outbound("app")).await;
+    client.send("POST / HTTP/1.1\r\nhost: app\r\ncontent-length: 10\r\n\r\nhalf").await;
+    let response = client.response().await;
+    assert_eq!((response.status, response.header("mesh-proxy-error")), (408, Some("slow-client")), "{response:?}");
+    assert!(client.rest().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_after_its_time_and_one_in_use_is_not() {
+    let server = Server::http1(async |_: Message| {
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        ok("late")
+    })
+    .await;
+    let mesh = Mesh::local().await;
+    let _app = mesh.proxy("app").port(server.addr, "http").start().await;
+    let web = mesh.proxy("web").upstream("app").args(["--http-idle-timeout", "300ms"]).start().await;
+    let mut client = Wire::connect(web.outbound("app")).await;
+    client.send(GET).await;
+    assert_eq!(client.response().await.text(), "late");
+    let started = Instant::now();
+    assert!(client.rest().await.is_empty());
+    assert!(started.elapsed() < Duration::from_secs(5), "it took {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_take_the_connection_is_504_after_the_connect_timeout() {
+    // A queue of one that nobody takes from: once it is full, the kernel lets further connections hang.
+    let stuck = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    stuck.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a loopback address");
+    stuck.listen(0).expect("a bound socket");
+    let addr = stuck.local_addr().ok().and_then(|addr| addr.as_socket()).expect("an address");
+    let waiting = Duration::from_millis(200);
+    let mut queue = Vec::new();
+    while let Ok(Ok(stream)) = tokio::time::timeout(waiting, TcpStream::connect(addr)).await {
+        queue.push(stream);
+    }
+    let mesh = Mesh::local().await;
+    mesh.announce_plain("app", "app-0", addr).await;
+    let web = mesh.proxy("web").upstream("app").args(["--connect-timeout", "300ms"]).start().await;
+    let started = Instant::now();
+    let mut client = Wire::connect(web.outbound("app")).await;
+    client.send(GET).await;
+    let response = client.response().await;
+    assert_eq!((response.status, response.header("mesh-proxy-error")), (504, Some("connect-timeout")), "{response:?}");
+    let took = started.elapsed();
+    assert!(took > Duration::from_millis(250) && took < Duration::from_secs(5), "it took {took:?}");
 }
