@@ -146,3 +146,31 @@ async fn an_endpoint_that_does_not_take_the_connection_is_504_after_the_connect_
     let took = started.elapsed();
     assert!(took > Duration::from_millis(250) && took < Duration::from_secs(5), "it took {took:?}");
 }
+
+#[tokio::test]
+async fn a_body_may_take_longer_than_a_head_even_when_the_answer_has_begun() {
+    // Answers the head at once and each chunk as it comes, like a duplex stream or an upload that reports progress.
+    let server = Server::tcp(async |mut wire: Wire| {
+        wire.head().await.expect("a request");
+        wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        while let Some(line) = wire.until(b"\r\n").await.filter(|line| line.as_slice() != b"0\r\n") {
+            wire.until(b"\r\n").await.expect("a chunk");
+            wire.send([line.as_slice(), b"x\r\n"].concat()).await;
+        }
+        wire.send("0\r\n\r\n").await;
+    })
+    .await;
+    let mesh = Mesh::local().await;
+    let _app = mesh.proxy("app").args(["--header-timeout", "300ms"]).port(server.addr, "http").start().await;
+    let web = mesh.proxy("web").upstream("app").args(["--header-timeout", "300ms"]).start().await;
+    let mut client = Wire::connect(web.outbound("app")).await;
+    client.send("POST / HTTP/1.1\r\nhost: app\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    assert_eq!(client.head().await.expect("a response").status, 200);
+    for n in 0..5 {
+        client.send("1\r\nx\r\n").await;
+        assert_eq!(client.bytes(6).await, b"1\r\nx\r\n", "chunk {n}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    client.send("0\r\n\r\n").await;
+    assert_eq!(client.bytes(5).await, b"0\r\n\r\n");
+}
