@@ -14,6 +14,7 @@ mod controller;
 mod demo;
 mod demo_service;
 mod exec_with_parent;
+mod proxy;
 mod run;
 mod ui;
 mod version;
@@ -29,6 +30,7 @@ struct Cli {
 enum Command {
     Controller(controller::Args),
     Demo(demo::Args),
+    Proxy(Box<proxy::Args>),
     Run(run::Args),
     Version(version::Args),
     DemoService(demo_service::Args),
@@ -40,6 +42,7 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Controller(args) => controller::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Proxy(args) => proxy::run(*args),
         Command::Run(args) => run::run(args),
         Command::Version(args) => version::run(args),
         Command::DemoService(args) => demo_service::run(args),

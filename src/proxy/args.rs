@@ -1,6 +1,6 @@
 //! The flags and variables of `mesh proxy`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use super::identity;
 
@@ -107,14 +107,6 @@ pub(super) struct Limits {
     #[arg(long, env = "MESH_DRAIN_DEADLINE", default_value = "30s", value_parser = duration)]
     pub(super) drain_deadline: Duration,
 }
-
-/// Where the private admin API listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PrivateAdmin {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
-
 
 fn duration(text: &str) -> Result<Duration, String> {
     crate::units::duration::parse(text).map_err(|error| error.to_string())
