@@ -50,3 +50,15 @@ pub fn main() -> ExitCode {
     };
     ui::exit_code(outcome)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -6,6 +6,7 @@ use super::identity;
 
 /// One sidecar: what it serves, what it listens on, and its limits.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 #[command(about = "Run the data plane beside a workload (started by `mesh run`, or by the injected sidecar)")]
 pub struct Args {
     #[command(flatten)]
@@ -22,6 +23,7 @@ pub struct Args {
 }
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 #[command(next_help_heading = "Workload")]
 pub(super) struct Workload {
     /// The workload's namespace.
@@ -39,6 +41,7 @@ pub(super) struct Workload {
 }
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 #[command(next_help_heading = "Listeners")]
 pub(super) struct Listen {
     /// Serve the application at APP on LISTEN (default 127.0.0.1:0, an ephemeral port). Repeatable.
@@ -65,6 +68,7 @@ pub(super) struct Listen {
 }
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 #[command(next_help_heading = "Limits")]
 pub(super) struct Limits {
     /// Worker threads; by default the CPU limit, rounded up.
