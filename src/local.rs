@@ -31,7 +31,7 @@ pub(crate) type Say = Rc<dyn Fn(&str)>;
 pub(crate) enum RunError {
     #[error(transparent)]
     Layout(#[from] layout::Error),
-    #[error("{name} {source}")]
+    #[error("{name}")]
     Role { name: String, source: role::Error },
     #[error("cannot run {program}")]
     App { program: String, source: std::io::Error },

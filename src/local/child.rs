@@ -69,6 +69,10 @@ impl Output {
 pub(crate) fn role(args: &[OsString], output: &Output, name: &str, part: Part) -> io::Result<Command> {
     let mut command = Command::new(env::current_exe()?);
     command.args(args).kill_on_drop(true);
+    if matches!(output, Output::Inherit) && env::var_os(LOG).is_none() {
+        // What the application says is what the person wants to read.
+        command.env(LOG, "warn");
+    }
     output.apply(&mut command, name, part)?;
     Ok(command)
 }
@@ -146,6 +150,8 @@ pub(crate) fn describe(status: ExitStatus) -> String {
 
 /// Carries the join token: command lines can be read by every user, environments only by the own.
 pub(crate) const TOKEN: &str = "MESH_JOIN_TOKEN";
+/// What a role logs.
+const LOG: &str = "MESH_LOG";
 /// How long a part may take to end by itself. The proxies' own drain deadline is shorter.
 pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(35);
 
