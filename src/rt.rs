@@ -4,3 +4,4 @@ pub(crate) mod backoff;
 pub(crate) mod clock;
 pub(crate) mod drain;
 pub(crate) mod signal;
+pub(crate) mod workers;

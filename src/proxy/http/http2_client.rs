@@ -149,7 +149,8 @@ impl Connections {
         let ping_pong = driver.ping_pong();
         let connection =
             Rc::new(Connection { send, streams: Cell::new(0), stalled: Cell::new(0), closed: Cell::new(false) });
-        let (pool, this, held) = (Rc::downgrade(self), Rc::clone(&connection), cx.drain.clone());
+        let (pool, this) = (Rc::downgrade(self), Rc::clone(&connection));
+        // Holds no drain watch: it serves requests that hold one, and is idle otherwise.
         tokio::task::spawn_local(async move {
             tokio::select! {
                 // Whoever has a stream hears of the error there.
@@ -160,7 +161,6 @@ impl Connections {
             if let Some(pool) = pool.upgrade() {
                 pool.open.borrow_mut().retain(|c| !Rc::ptr_eq(c, &this));
             }
-            drop(held);
         });
         self.open.borrow_mut().push(Rc::clone(&connection));
         Ok(connection)
