@@ -2,6 +2,7 @@
 
 use std::{io, process::ExitStatus, time::Duration};
 
+use futures_util::FutureExt;
 use rustix::process::Signal;
 use tokio::{
     net::TcpStream,
@@ -60,7 +61,7 @@ impl App<'_> {
             let started = crate::rt::clock::now();
             let status = self.once(&serving, &mut signals, &mut stop).await?;
             serving.send_replace(false);
-            if self.on_exit == OnExit::Leave || stop.is_signalled() {
+            if self.on_exit == OnExit::Leave || stop.signalled().now_or_never().is_some() {
                 return Ok(status);
             }
             if started.elapsed() > Duration::from_secs(10) {
