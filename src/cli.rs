@@ -14,6 +14,7 @@ mod controller;
 mod demo;
 mod demo_service;
 mod exec_with_parent;
+mod proxy;
 mod run;
 mod ui;
 mod version;
@@ -29,6 +30,7 @@ struct Cli {
 enum Command {
     Controller(controller::Args),
     Demo(demo::Args),
+    Proxy(Box<proxy::Args>),
     Run(run::Args),
     Version(version::Args),
     DemoService(demo_service::Args),
@@ -40,10 +42,23 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Controller(args) => controller::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Proxy(args) => proxy::run(*args),
         Command::Run(args) => run::run(args),
         Command::Version(args) => version::run(args),
         Command::DemoService(args) => demo_service::run(args),
         Command::ExecWithParent(args) => exec_with_parent::run(&args),
     };
     ui::exit_code(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }

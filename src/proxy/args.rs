@@ -1,11 +1,12 @@
 //! The flags and variables of `mesh proxy`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use super::identity;
 
 /// One sidecar: what it serves, what it listens on, and its limits.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 #[command(about = "Run the data plane beside a workload (started by `mesh run`, or by the injected sidecar)")]
 pub struct Args {
     #[command(flatten)]
@@ -22,6 +23,7 @@ pub struct Args {
 }
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 #[command(next_help_heading = "Workload")]
 pub(super) struct Workload {
     /// The workload's namespace.
@@ -39,6 +41,7 @@ pub(super) struct Workload {
 }
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 #[command(next_help_heading = "Listeners")]
 pub(super) struct Listen {
     /// Serve the application at APP on LISTEN (default 127.0.0.1:0, an ephemeral port). Repeatable.
@@ -65,6 +68,7 @@ pub(super) struct Listen {
 }
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 #[command(next_help_heading = "Limits")]
 pub(super) struct Limits {
     /// Worker threads; by default the CPU limit, rounded up.
@@ -107,14 +111,6 @@ pub(super) struct Limits {
     #[arg(long, env = "MESH_DRAIN_DEADLINE", default_value = "30s", value_parser = duration)]
     pub(super) drain_deadline: Duration,
 }
-
-/// Where the private admin API listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PrivateAdmin {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
-
 
 fn duration(text: &str) -> Result<Duration, String> {
     crate::units::duration::parse(text).map_err(|error| error.to_string())

@@ -2,14 +2,10 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
     time::Duration,
 };
 
-use super::{
-    args::{Args, PrivateAdmin},
-    identity,
-};
+use super::{admin::Address, args::Args, identity};
 use crate::{
     model::{
         name::{self, ServicePort},
@@ -30,7 +26,7 @@ pub(crate) struct Config {
     pub(crate) inbound_redirect: Option<SocketAddr>,
     pub(crate) outbound_redirect: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
-    pub(crate) private_admin: Option<PrivateAdmin>,
+    pub(crate) private_admin: Option<Address>,
     pub(crate) admin_changes: bool,
     pub(crate) workers: usize,
     /// For the whole process: a shared count, touched when a connection opens and closes.
@@ -72,7 +68,9 @@ pub(crate) struct Upstream {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("--inbound {0}: expected [LISTEN=]APP[/PROTOCOL], addresses as IP:PORT, PROTOCOL one of http, http2, grpc, tls, opaque")]
+    #[error(
+        "--inbound {0}: expected [LISTEN=]APP[/PROTOCOL], addresses as IP:PORT, PROTOCOL one of http, http2, grpc, tls, opaque"
+    )]
     Inbound(String),
     #[error("--upstream {0}: expected NS/SERVICE[:PORT]=IP:PORT")]
     Upstream(String),
@@ -182,18 +180,15 @@ fn parse_inbound(text: &str) -> Result<Inbound, Error> {
 fn parse_upstream(text: &str, namespace: &str) -> Result<Upstream, Error> {
     let bad = || Error::Upstream(text.to_owned());
     let (target, listen) = text.split_once('=').ok_or_else(bad)?;
-    let target =
-        ServicePort::parse_in(target, namespace).map_err(|error| Error::Target(text.to_owned(), error))?;
+    let target = ServicePort::parse_in(target, namespace).map_err(|error| Error::Target(text.to_owned(), error))?;
     Ok(Upstream { target, listen: listen.parse().map_err(|_| bad())? })
 }
 
-fn parse_private_admin(text: &str) -> Result<PrivateAdmin, Error> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        return Ok(PrivateAdmin::Unix(PathBuf::from(path)));
-    }
-    match text.parse::<SocketAddr>() {
-        Ok(addr) if addr.ip().is_loopback() => Ok(PrivateAdmin::Tcp(addr)),
-        _ => Err(Error::PrivateAdmin(text.to_owned())),
+fn parse_private_admin(text: &str) -> Result<Address, Error> {
+    match text.parse() {
+        Ok(Address::Tcp(addr)) if !addr.ip().is_loopback() => Err(Error::PrivateAdmin(text.to_owned())),
+        Ok(address) => Ok(address),
+        Err(_) => Err(Error::PrivateAdmin(text.to_owned())),
     }
 }
 

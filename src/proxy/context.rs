@@ -25,7 +25,8 @@ impl Context {
 
     /// Would a connection to `addr` come back to this very proxy?
     pub(crate) fn is_own(&self, addr: SocketAddr) -> bool {
-        let is_local = |own: &SocketAddr| own.ip() == addr.ip() || (own.ip().is_unspecified() && addr.ip().is_loopback());
+        let is_local =
+            |own: &SocketAddr| own.ip() == addr.ip() || (own.ip().is_unspecified() && addr.ip().is_loopback());
         self.own.iter().any(|own| own.port() == addr.port() && is_local(own))
     }
 }

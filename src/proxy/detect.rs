@@ -40,7 +40,17 @@ const MAX_REQUEST_LINE: usize = 16 << 10;
 
 /// RFC 9110 section 9, PATCH (RFC 5789) and the commoner ones of WebDAV.
 const METHODS: &[&[u8]] = &[
-    b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"PROPFIND", b"REPORT",
+    b"GET",
+    b"HEAD",
+    b"POST",
+    b"PUT",
+    b"DELETE",
+    b"CONNECT",
+    b"OPTIONS",
+    b"TRACE",
+    b"PATCH",
+    b"PROPFIND",
+    b"REPORT",
     b"QUERY",
 ];
 

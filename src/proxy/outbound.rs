@@ -98,12 +98,7 @@ async fn http2(io: Io, target: Rc<Target>, cx: Rc<Context>, drain: drain::Watch)
 }
 
 /// Nobody said what the destination is: an HTTP client is told so, any other connection closed.
-async fn undiscovered(
-    mut client: TcpStream,
-    cx: &Rc<Context>,
-    drain: drain::Watch,
-    kind: Kind,
-) -> Result<(), Error> {
+async fn undiscovered(mut client: TcpStream, cx: &Rc<Context>, drain: drain::Watch, kind: Kind) -> Result<(), Error> {
     let patience = Patience {
         silence: cx.config.http.header_timeout,
         opening: cx.config.http.header_timeout,

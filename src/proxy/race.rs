@@ -145,11 +145,8 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Patience = Patience {
-        silence: Duration::from_millis(5),
-        opening: Duration::from_secs(10),
-        idle: Duration::from_secs(60),
-    };
+    const PATIENCE: Patience =
+        Patience { silence: Duration::from_millis(5), opening: Duration::from_secs(10), idle: Duration::from_secs(60) };
 
     async fn run(client: &mut DuplexStream, server: DuplexStream) -> io::Result<Outcome<DuplexStream>> {
         race(client, PATIENCE, || async { Ok::<_, Infallible>(server) }).await

@@ -140,7 +140,11 @@ impl Connections {
     }
 
     /// Opens a connection without a request for it, as a probe of health does.
-    pub(crate) async fn dial(self: &Rc<Self>, remote: &Remote, cx: &Rc<Context>) -> Result<Rc<Connection>, Error> {
+    pub(crate) async fn probe(self: &Rc<Self>, remote: &Remote, cx: &Rc<Context>) -> Result<(), Error> {
+        self.dial(remote, cx).await.map(drop)
+    }
+
+    async fn dial(self: &Rc<Self>, remote: &Remote, cx: &Rc<Context>) -> Result<Rc<Connection>, Error> {
         let io = remote.connect(cx, Alpn::Http2).await?;
         let handshake = handshake(io, cx);
         let (send, mut driver) = tokio::time::timeout(cx.config.connect_timeout, handshake)
@@ -171,10 +175,7 @@ fn both<B, R>((body, reserve): (B, R)) -> (B, Option<R>) {
     (body, Some(reserve))
 }
 
-async fn handshake(
-    io: Io,
-    cx: &Context,
-) -> Result<(SendRequest<Bytes>, client::Connection<Io, Bytes>), Error> {
+async fn handshake(io: Io, cx: &Context) -> Result<(SendRequest<Bytes>, client::Connection<Io, Bytes>), Error> {
     client::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -231,10 +232,7 @@ async fn exchange(
 }
 
 /// Passes `100 Continue` on while the response is awaited.
-async fn interim<'a>(
-    response: &'a mut ResponseFuture,
-    asked: &Asked,
-) -> Result<&'a mut ResponseFuture, h2::Error> {
+async fn interim<'a>(response: &'a mut ResponseFuture, asked: &Asked) -> Result<&'a mut ResponseFuture, h2::Error> {
     while let Some(interim) = poll_fn(|cx| response.poll_informational(cx)).await {
         if interim?.status() == StatusCode::CONTINUE {
             asked.open();

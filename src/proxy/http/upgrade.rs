@@ -34,12 +34,11 @@ pub(crate) async fn forward(mut request: Request, remote: &Remote, cx: &Rc<Conte
     let client = request.extensions_mut().remove::<OnUpgrade>();
     keep_upgrade(request.headers_mut());
     *request.version_mut() = Version::HTTP_11;
-    let lost = |error: hyper::Error| Unanswered {
-        error: Error::caused(http1_client::kind_of(&error), error),
-        request: None,
-    };
+    let lost =
+        |error: hyper::Error| Unanswered { error: Error::caused(http1_client::kind_of(&error), error), request: None };
     let mut response = exchange(io, request).await.map_err(lost)?;
-    let granted = response.status() == StatusCode::SWITCHING_PROTOCOLS || response.extensions().get::<OnUpgrade>().is_some();
+    let granted =
+        response.status() == StatusCode::SWITCHING_PROTOCOLS || response.extensions().get::<OnUpgrade>().is_some();
     if granted
         && let (Some(client), Some(server)) = (client, response.extensions_mut().remove::<OnUpgrade>())
         && let Some(held) = cx.drain.watch()

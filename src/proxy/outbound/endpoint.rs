@@ -103,7 +103,7 @@ async fn probe(member: std::rc::Weak<Member>, cx: Rc<Context>) {
             return;
         }
         let reached = if member.endpoint.is_meshed() {
-            member.reach.http2.dial(&member.reach.remote, &cx).await.map(drop)
+            member.reach.http2.probe(&member.reach.remote, &cx).await
         } else {
             member.reach.remote.connect(&cx, crate::tls::Alpn::Opaque).await.map(drop)
         };
