@@ -35,6 +35,8 @@ pub(crate) enum RunError {
     Role { name: String, source: role::Error },
     #[error("cannot run {program}")]
     App { program: String, source: std::io::Error },
+    #[error("{pod} ended before it was up ({how}){said}")]
+    Died { pod: String, how: String, said: String },
     #[error(transparent)]
     Slice(#[from] slice::Error),
     #[error("{what}")]

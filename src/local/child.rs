@@ -8,7 +8,7 @@ use std::{
     convert::Infallible,
     env,
     ffi::OsString,
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
@@ -47,6 +47,14 @@ impl Output {
             Part::App => format!("{name}.log"),
             Part::Controller => "controller.log".to_owned(),
         }))
+    }
+
+    /// The end of a part's log, a line each after a line's end; nothing where a terminal has shown it already.
+    pub(crate) fn last_words(&self, name: &str, part: Part) -> String {
+        let log = self.log(name, part).and_then(|path| fs::read(path).ok()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&log);
+        let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        lines.iter().skip(lines.len().saturating_sub(LAST_WORDS)).map(|line| format!("\n  {line}")).collect()
     }
 
     fn apply(&self, command: &mut Command, name: &str, part: Part) -> io::Result<()> {
@@ -150,6 +158,8 @@ pub(crate) fn describe(status: ExitStatus) -> String {
 
 /// Carries the join token: command lines can be read by every user, environments only by the own.
 pub(crate) const TOKEN: &str = "MESH_JOIN_TOKEN";
+/// Lines of a log to show when a part does not start.
+const LAST_WORDS: usize = 5;
 /// What a role logs.
 const LOG: &str = "MESH_LOG";
 /// How long a part may take to end by itself. The proxies' own drain deadline is shorter.
