@@ -11,7 +11,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod controller;
+mod demo;
+mod demo_service;
 mod exec_with_parent;
+mod proxy;
 mod run;
 mod ui;
 mod version;
@@ -26,8 +29,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Controller(controller::Args),
+    Demo(demo::Args),
+    Proxy(Box<proxy::Args>),
     Run(run::Args),
     Version(version::Args),
+    DemoService(demo_service::Args),
     ExecWithParent(exec_with_parent::Args),
 }
 
@@ -35,9 +41,24 @@ enum Command {
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Controller(args) => controller::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Proxy(args) => proxy::run(*args),
         Command::Run(args) => run::run(args),
         Command::Version(args) => version::run(args),
+        Command::DemoService(args) => demo_service::run(args),
         Command::ExecWithParent(args) => exec_with_parent::run(&args),
     };
     ui::exit_code(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }

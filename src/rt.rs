@@ -3,4 +3,6 @@
 pub(crate) mod backoff;
 pub(crate) mod clock;
 pub(crate) mod drain;
+pub(crate) mod parent;
 pub(crate) mod signal;
+pub(crate) mod workers;

@@ -1,5 +1,9 @@
 //! Everything that is tested from outside the library, as one binary, so that the crate is linked once.
 
+#[path = "support/lib.rs"]
+mod support;
+
 mod it {
     mod layers;
+    mod proxy;
 }

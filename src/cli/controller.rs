@@ -3,14 +3,13 @@
 use std::{pin::pin, process::ExitCode};
 
 use anyhow::Context;
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use tokio::{runtime, task::LocalSet};
 
 use super::ui::Hinted;
 use crate::{
     controller::{self, Controller},
     local::registry,
-    rt::signal,
+    rt::{parent, signal},
     telemetry::log,
 };
 
@@ -29,7 +28,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.controller.ephemeral {
-        end_with_parent()?;
+        parent::end_with().context("asking to end with the parent process")?;
     }
     log::init(&args.log, args.log_json)?;
     let name = registry::name_for(&std::path::absolute(&args.controller.source)?);
@@ -61,12 +60,4 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         anyhow::Ok(())
     }))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Has the kernel send SIGTERM when the parent ends, however it does.
-fn end_with_parent() -> anyhow::Result<()> {
-    let parent = getppid();
-    set_parent_process_death_signal(Some(Signal::TERM)).context("asking to end with the parent process")?;
-    anyhow::ensure!(getppid() == parent, "the parent process has ended already");
-    Ok(())
 }

@@ -87,8 +87,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     let status = LocalSet::new().block_on(&runtime, async {
         let (pass, signals) = mpsc::channel(16);
-        let (published, _) = watch::channel(false);
-        let run = Run { instance, on_exit: app::OnExit::Leave, signals, published, output: child::Output::Inherit };
+        let (published, _) = watch::channel(None);
+        let (on_exit, output, patience) = (app::OnExit::Leave, child::Output::Inherit, child::STOP_DEADLINE);
+        let run = Run { instance, on_exit, signals, published, output, patience };
         // Never signalled: it is the process that ends the run.
         let (_stop, stop) = drain::channel();
         tokio::select! {

@@ -1,8 +1,9 @@
 //! One running copy of an application: what the person said of it, and what follows from that (pure).
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
     str::FromStr,
 };
 
@@ -199,7 +200,7 @@ impl Instance {
 
 impl Placed {
     /// The proxy's command line. It holds no secret: the token goes by the environment.
-    pub(super) fn proxy_args(&self, socket: &OsStr) -> Vec<OsString> {
+    pub(super) fn proxy_args(&self, socket: &Path, controller: &Path) -> Vec<OsString> {
         let mut args: Vec<OsString> = vec!["proxy".into()];
         let mut flag = |name: &str, value: OsString| args.extend([name.into(), value]);
         flag("--namespace", self.instance.namespace.clone().into());
@@ -217,6 +218,8 @@ impl Placed {
         let mut private = OsString::from("unix:");
         private.push(socket);
         flag("--private-admin", private);
+        // A controller that comes back is at another port; its file says where.
+        flag("--controller-file", controller.as_os_str().to_owned());
         if let Some(workers) = self.instance.workers {
             flag("--workers", workers.to_string().into());
         }

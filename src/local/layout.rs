@@ -1,11 +1,12 @@
 //! Where things lie in a mesh's directory. The controller has the other half of this agreement.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use super::{instance, registry};
+use crate::api::private::ControllerFile;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -13,8 +14,6 @@ pub(crate) enum Error {
     SocketPath(PathBuf),
     #[error("cannot read {}", path.display())]
     Controller { path: PathBuf, source: io::Error },
-    #[error("{} says no trust domain", .0.display())]
-    TrustDomain(PathBuf),
     #[error(transparent)]
     Instance(#[from] instance::Error),
     #[error("cannot choose a free port")]
@@ -45,6 +44,10 @@ impl Layout {
         self.dir.join(".mesh/controller.json")
     }
 
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.dir.join(".mesh/log")
+    }
+
     pub(crate) fn endpoints(&self) -> PathBuf {
         self.dir.join("endpoints")
     }
@@ -66,9 +69,10 @@ impl Layout {
     /// What the running controller calls its trust domain.
     pub(crate) fn trust_domain(&self) -> Result<String, Error> {
         let path = self.controller_json();
-        let read = || -> io::Result<serde_json::Value> { Ok(serde_json::from_slice(&std::fs::read(&path)?)?) };
-        let value = read().map_err(|source| Error::Controller { path: path.clone(), source })?;
-        value["trustDomain"].as_str().map(str::to_owned).ok_or(Error::TrustDomain(path))
+        let read = || -> io::Result<ControllerFile> { Ok(serde_json::from_slice(&fs::read(&path)?)?) };
+        read()
+            .map(|controller| controller.trust_domain)
+            .map_err(|source| Error::Controller { path: path.clone(), source })
     }
 }
 

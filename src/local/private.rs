@@ -27,8 +27,8 @@ pub(super) async fn get(socket: &Path, path: &str) -> Result<Bytes, Error> {
     call(socket, Method::GET, path, Bytes::new()).await
 }
 
-pub(super) async fn post(socket: &Path, path: &str, body: &serde_json::Value) -> Result<Bytes, Error> {
-    call(socket, Method::POST, path, Bytes::from(body.to_string())).await
+pub(super) async fn post(socket: &Path, path: &str, body: Bytes) -> Result<Bytes, Error> {
+    call(socket, Method::POST, path, body).await
 }
 
 async fn call(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Bytes, Error> {

@@ -10,7 +10,11 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{instance::Placed, layout::Layout};
+use super::{
+    Published,
+    instance::{Placed, loopback},
+    layout::Layout,
+};
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {}", path.display())]
@@ -25,17 +29,18 @@ pub(super) async fn keep(
     layout: &Layout,
     mut proxy: watch::Receiver<bool>,
     mut app: watch::Receiver<bool>,
-    published: watch::Sender<bool>,
+    published: watch::Sender<Option<Published>>,
 ) -> Result<Infallible, Error> {
     loop {
         let wanted = *proxy.borrow_and_update() && *app.borrow_and_update();
-        if wanted != *published.borrow() {
+        if wanted != published.borrow().is_some() {
             if wanted {
-                write(placed, layout)?
+                write(placed, layout)?;
             } else {
-                remove(placed, layout)?
+                remove(placed, layout)?;
             }
-            published.send_replace(wanted);
+            let inbound = placed.inbound.map(|inbound| loopback(inbound.proxy_port));
+            published.send_replace(wanted.then(|| Published { pod: placed.pod.clone(), inbound }));
         }
         let changed = async {
             tokio::select! { change = proxy.changed() => change, change = app.changed() => change }
@@ -168,16 +173,16 @@ mod tests {
         let path = layout.slice(&placed.pod);
         let (proxy, proxy_seen) = watch::channel(false);
         let (app, app_seen) = watch::channel(false);
-        let (published, mut seen) = watch::channel(false);
+        let (published, mut seen) = watch::channel(None);
         let script = async {
             proxy.send_replace(true);
             tokio::task::yield_now().await;
             assert!(!path.exists());
             app.send_replace(true);
-            seen.wait_for(|there| *there).await.unwrap();
+            seen.wait_for(Option::is_some).await.unwrap();
             assert!(path.exists());
             proxy.send_replace(false);
-            seen.wait_for(|there| !*there).await.unwrap();
+            seen.wait_for(Option::is_none).await.unwrap();
             assert!(!path.exists());
         };
         tokio::select! {

@@ -80,8 +80,7 @@ impl Remote {
 
     async fn dial(&self, cx: &Context) -> Result<tokio::net::TcpStream, Error> {
         dial::connect(self.addr, cx.config.connect_timeout).await.map_err(|error| {
-            let kind =
-                if error.kind() == std::io::ErrorKind::TimedOut { Kind::ConnectTimeout } else { Kind::Connect };
+            let kind = if error.kind() == std::io::ErrorKind::TimedOut { Kind::ConnectTimeout } else { Kind::Connect };
             Error::caused(kind, error)
         })
     }

@@ -7,10 +7,9 @@ use crate::tls::hello::{self, Hello};
 /// What the client's first bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Client {
-    /// Could still become one of several. `likely_http` when a method that exists was seen: a slow HTTP client, worth
-    /// waiting for.
+    /// Could still become one of several. `worth_waiting` when it is the beginning of HTTP or TLS beyond much doubt.
     NeedMore {
-        likely_http: bool,
+        worth_waiting: bool,
     },
     /// A request line of HTTP/1.0 or 1.1 (RFC 9112 section 3).
     Http1,
@@ -41,7 +40,17 @@ const MAX_REQUEST_LINE: usize = 16 << 10;
 
 /// RFC 9110 section 9, PATCH (RFC 5789) and the commoner ones of WebDAV.
 const METHODS: &[&[u8]] = &[
-    b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"PROPFIND", b"REPORT",
+    b"GET",
+    b"HEAD",
+    b"POST",
+    b"PUT",
+    b"DELETE",
+    b"CONNECT",
+    b"OPTIONS",
+    b"TRACE",
+    b"PATCH",
+    b"PROPFIND",
+    b"REPORT",
     b"QUERY",
 ];
 
@@ -50,16 +59,16 @@ const MAX_METHOD: usize = 24;
 /// Classifies what a client sent so far.
 pub(crate) fn client(bytes: &[u8]) -> Client {
     if bytes.is_empty() {
-        return Client::NeedMore { likely_http: false };
+        return Client::NeedMore { worth_waiting: false };
     }
     let common = bytes.len().min(PREFACE.len());
     if bytes[..common] == PREFACE[..common] {
         // "P" and "PR" may yet become PROPFIND; from "PRI " on nothing else is meant.
-        return if common == PREFACE.len() { Client::Http2 } else { Client::NeedMore { likely_http: common > 3 } };
+        return if common == PREFACE.len() { Client::Http2 } else { Client::NeedMore { worth_waiting: common > 3 } };
     }
     match hello::peek(bytes) {
         Hello::Client { sni, alpn } => return Client::Tls { sni, alpn },
-        Hello::NeedMore => return Client::NeedMore { likely_http: false },
+        Hello::NeedMore => return Client::NeedMore { worth_waiting: true },
         Hello::NotTls => {}
     }
     request_line(bytes)
@@ -72,8 +81,8 @@ fn request_line(bytes: &[u8]) -> Client {
     let method = &line[..method_len];
     match line.get(method_len) {
         None if line.is_empty() || method_len <= MAX_METHOD => {
-            let likely_http = !line.is_empty() && METHODS.iter().any(|known| known == &method);
-            return Client::NeedMore { likely_http };
+            let worth_waiting = !line.is_empty() && METHODS.iter().any(|known| known == &method);
+            return Client::NeedMore { worth_waiting };
         }
         Some(b' ') if method_len > 0 && method_len <= MAX_METHOD => {}
         _ => return Client::Opaque,
@@ -84,7 +93,7 @@ fn request_line(bytes: &[u8]) -> Client {
             if is_http1_version(line) { Client::Http1 } else { Client::Opaque }
         }
         None if line.len() < MAX_REQUEST_LINE => {
-            Client::NeedMore { likely_http: METHODS.iter().any(|known| known == &method) }
+            Client::NeedMore { worth_waiting: METHODS.iter().any(|known| known == &method) }
         }
         // A request line beyond the limit, of a method that exists: HTTP, to be answered with 414.
         None if METHODS.iter().any(|known| known == &method) => Client::Http1,
@@ -140,17 +149,17 @@ mod tests {
         assert_eq!(client(b"GET / HTTP/1.1\r\nhost: a\r\n"), Client::Http1);
         assert_eq!(client(b"MKACTIVITY /x HTTP/1.1\r\n"), Client::Http1);
         assert_eq!(client(b"\r\nGET / HTTP/1.0\n"), Client::Http1);
-        assert_eq!(client(b"GET / HT"), Client::NeedMore { likely_http: true });
+        assert_eq!(client(b"GET / HT"), Client::NeedMore { worth_waiting: true });
         assert_eq!(client(b"GET key\r\n"), Client::Opaque);
         assert_eq!(client(b"EHLO me\r\n"), Client::Opaque);
         assert_eq!(client(b"hello"), Client::Opaque);
-        assert_eq!(client(b"HELLO"), Client::NeedMore { likely_http: false });
+        assert_eq!(client(b"HELLO"), Client::NeedMore { worth_waiting: false });
     }
 
     #[test]
     fn knows_http_2_by_its_preface() {
         assert_eq!(client(PREFACE), Client::Http2);
-        assert_eq!(client(&PREFACE[..10]), Client::NeedMore { likely_http: true });
+        assert_eq!(client(&PREFACE[..10]), Client::NeedMore { worth_waiting: true });
         assert_eq!(client(b"PRI * HTTP/2.0\r\n\r\nXX"), Client::Opaque);
     }
 

@@ -16,7 +16,7 @@ use crate::{
     tls::{self, Identity},
 };
 
-mod args;
+pub(crate) mod args;
 mod certify;
 pub(crate) mod dial;
 

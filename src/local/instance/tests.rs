@@ -2,10 +2,12 @@ use std::fs;
 
 use super::*;
 
+const CONTROLLER: &str = r#"{"schema":"mesh.dev/controller/v1","api":"","pid":1,"trustDomain":"local","name":"a"}"#;
+
 fn placed(port: &str) -> Placed {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join(".mesh")).unwrap();
-    fs::write(dir.path().join(".mesh/controller.json"), r#"{"trustDomain":"local"}"#).unwrap();
+    fs::write(dir.path().join(".mesh/controller.json"), CONTROLLER).unwrap();
     let instance = Instance {
         port: Some(port.parse().unwrap()),
         upstreams: vec!["orders=7001".parse().unwrap(), "bank/card-payments:90=0".parse().unwrap()],
@@ -21,14 +23,17 @@ fn the_proxys_command_line_follows_the_contract_and_holds_no_token() {
     placed.pod = "web-00abc".to_owned();
     placed.inbound.as_mut().unwrap().proxy_port = 20001;
     placed.upstreams[1].1 = 20002;
-    let args: Vec<_> =
-        placed.proxy_args(OsStr::new("/m/web.sock")).into_iter().map(|a| a.into_string().unwrap()).collect();
+    let args: Vec<_> = placed
+        .proxy_args(Path::new("/m/web.sock"), Path::new("/m/controller.json"))
+        .into_iter()
+        .map(|a| a.into_string().unwrap())
+        .collect();
     assert_eq!(
         args.join(" "),
         "proxy --namespace shop --workload deploy/web --pod web-00abc --service-account web \
          --inbound 127.0.0.1:20001=127.0.0.1:8080/http2 --upstream shop/orders=127.0.0.1:7001 \
          --upstream bank/card-payments:90=127.0.0.1:20002 --admin 127.0.0.1:0 \
-         --private-admin unix:/m/web.sock --exit-with-parent"
+         --private-admin unix:/m/web.sock --controller-file /m/controller.json --exit-with-parent"
     );
     assert!(!args.iter().any(|arg| arg.contains("mesh1")));
 }

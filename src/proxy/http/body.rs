@@ -16,10 +16,10 @@ use tokio::time::{Instant, Sleep};
 
 use super::{expect::Gate, headers, replay::Replay};
 use crate::proxy::{
-    balance::pool::Lease,
     error::{Error, Kind},
     http::{http1_client::Returning, http2_client::Stream},
     observe,
+    outbound::endpoint::Lease,
 };
 
 #[derive(Debug)]

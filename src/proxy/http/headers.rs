@@ -115,7 +115,10 @@ mod tests {
         let mut request =
             http::Request::get("http://shop.example:8080/a?b").header("host", "other").body(()).expect("valid");
         assert_eq!(normalize_http1(&mut request), Ok(()));
-        assert_eq!((request.uri().to_string().as_str(), &request.headers()["host"]), ("/a?b", &HeaderValue::from_static("shop.example:8080")));
+        assert_eq!(
+            (request.uri().to_string().as_str(), &request.headers()["host"]),
+            ("/a?b", &HeaderValue::from_static("shop.example:8080"))
+        );
     }
 
     #[test]

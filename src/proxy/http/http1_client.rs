@@ -109,7 +109,9 @@ impl Pool {
         match send.try_send_request(request).await {
             Ok(response) => {
                 let returning = Returning { pool: Rc::downgrade(self), send: Some(send) };
-                Ok((response.map(Body::http1), returning))
+                let mut response = response.map(Body::http1);
+                headers::strip_hop_by_hop(response.headers_mut());
+                Ok((response, returning))
             }
             Err(mut failed) => {
                 let request = failed.take_message();
@@ -150,11 +152,10 @@ async fn handshake(io: Io, cx: &Context) -> Result<SendRequest<Body>, Error> {
         .handshake(TokioIo::new(io))
         .await
         .map_err(|error| Error::caused(Kind::Connect, error))?;
-    let held = cx.drain.clone();
+    // Holds no drain watch: it serves requests that hold one, and is idle otherwise.
     tokio::task::spawn_local(async move {
         // Whoever waits for a response hears of the error there.
         let _ = connection.await;
-        drop(held);
     });
     Ok(send)
 }

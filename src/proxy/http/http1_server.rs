@@ -29,12 +29,7 @@ const SLOW_CLIENT: &[u8] =
 ///
 /// # Errors
 /// [`Kind::SlowClient`] or [`Kind::BadRequest`], answered already; [`Kind::Reset`] when the client broke off.
-pub(crate) async fn serve<H, F>(
-    io: Io,
-    limits: &HttpLimits,
-    mut drain: drain::Watch,
-    handler: H,
-) -> Result<(), Error>
+pub(crate) async fn serve<H, F>(io: Io, limits: &HttpLimits, mut drain: drain::Watch, handler: H) -> Result<(), Error>
 where
     H: Fn(Request) -> F,
     F: Future<Output = Response>,

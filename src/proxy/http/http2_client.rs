@@ -140,7 +140,11 @@ impl Connections {
     }
 
     /// Opens a connection without a request for it, as a probe of health does.
-    pub(crate) async fn dial(self: &Rc<Self>, remote: &Remote, cx: &Rc<Context>) -> Result<Rc<Connection>, Error> {
+    pub(crate) async fn probe(self: &Rc<Self>, remote: &Remote, cx: &Rc<Context>) -> Result<(), Error> {
+        self.dial(remote, cx).await.map(drop)
+    }
+
+    async fn dial(self: &Rc<Self>, remote: &Remote, cx: &Rc<Context>) -> Result<Rc<Connection>, Error> {
         let io = remote.connect(cx, Alpn::Http2).await?;
         let handshake = handshake(io, cx);
         let (send, mut driver) = tokio::time::timeout(cx.config.connect_timeout, handshake)
@@ -149,7 +153,8 @@ impl Connections {
         let ping_pong = driver.ping_pong();
         let connection =
             Rc::new(Connection { send, streams: Cell::new(0), stalled: Cell::new(0), closed: Cell::new(false) });
-        let (pool, this, held) = (Rc::downgrade(self), Rc::clone(&connection), cx.drain.clone());
+        let (pool, this) = (Rc::downgrade(self), Rc::clone(&connection));
+        // Holds no drain watch: it serves requests that hold one, and is idle otherwise.
         tokio::task::spawn_local(async move {
             tokio::select! {
                 // Whoever has a stream hears of the error there.
@@ -160,7 +165,6 @@ impl Connections {
             if let Some(pool) = pool.upgrade() {
                 pool.open.borrow_mut().retain(|c| !Rc::ptr_eq(c, &this));
             }
-            drop(held);
         });
         self.open.borrow_mut().push(Rc::clone(&connection));
         Ok(connection)
@@ -171,10 +175,7 @@ fn both<B, R>((body, reserve): (B, R)) -> (B, Option<R>) {
     (body, Some(reserve))
 }
 
-async fn handshake(
-    io: Io,
-    cx: &Context,
-) -> Result<(SendRequest<Bytes>, client::Connection<Io, Bytes>), Error> {
+async fn handshake(io: Io, cx: &Context) -> Result<(SendRequest<Bytes>, client::Connection<Io, Bytes>), Error> {
     client::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -231,10 +232,7 @@ async fn exchange(
 }
 
 /// Passes `100 Continue` on while the response is awaited.
-async fn interim<'a>(
-    response: &'a mut ResponseFuture,
-    asked: &Asked,
-) -> Result<&'a mut ResponseFuture, h2::Error> {
+async fn interim<'a>(response: &'a mut ResponseFuture, asked: &Asked) -> Result<&'a mut ResponseFuture, h2::Error> {
     while let Some(interim) = poll_fn(|cx| response.poll_informational(cx)).await {
         if interim?.status() == StatusCode::CONTINUE {
             asked.open();

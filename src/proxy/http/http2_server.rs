@@ -11,10 +11,10 @@ use h2::{
     Reason,
     server::{self, SendResponse},
 };
-use http::StatusCode;
+use http::{StatusCode, header};
 use tokio::time::MissedTickBehavior;
 
-use super::{Request, Response, body::Body, expect, headers, pump};
+use super::{Request, Response, body::Body, expect, pump};
 use crate::{
     proxy::{
         config::HttpLimits,
@@ -139,7 +139,8 @@ where
 async fn send(response: Response, mut respond: SendResponse<Bytes>) {
     let (mut parts, body) = response.into_parts();
     parts.version = http::Version::HTTP_2;
-    headers::strip_hop_by_hop(&mut parts.headers);
+    // The application's own is gone already; what the proxy says to HTTP/1 clients means nothing here.
+    parts.headers.remove(header::CONNECTION);
     let end = body.is_empty();
     let head = http::Response::from_parts(parts, ());
     match respond.send_response(head, end) {

@@ -1,3 +1,5 @@
+//! What the window of observations must hold true.
+
 use super::*;
 use crate::{model::class::CANCELLED, rt::clock, telemetry::process::Process};
 

@@ -1,0 +1,21 @@
+//! `mesh demo-service` (hidden): one of the services of `mesh demo`.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tokio::task::LocalSet;
+
+use crate::local::demo::service;
+
+#[derive(Debug, clap::Args)]
+#[command(hide = true)]
+pub(super) struct Args {
+    #[command(flatten)]
+    service: service::Args,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    LocalSet::new().block_on(&runtime, service::run(args.service))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,119 @@
+//! How an endpoint is reached: its connections, and whom its requests are counted under.
+
+use std::{rc::Rc, time::Instant};
+
+use http::{StatusCode, Version};
+use rand::rng;
+
+use crate::{
+    model::endpoint::Endpoint,
+    proxy::{
+        balance::{
+            health::{self, Verdict},
+            pool,
+        },
+        connect::Remote,
+        context::Context,
+        error::{Error, Kind},
+        http::{
+            Request, Response,
+            body::Holds,
+            http1_client::{self, Unanswered},
+            http2_client, upgrade,
+        },
+        observe::{Direction, Edge, EdgeKey, Observer, Tls},
+    },
+    rt::backoff::Backoff,
+};
+
+pub(crate) type Member = pool::Member<Reach>;
+pub(crate) type Lease = pool::Lease<Reach>;
+
+pub(crate) struct Reach {
+    pub(crate) remote: Remote,
+    pub(crate) edge: Rc<Edge>,
+    pub(crate) http1: Rc<http1_client::Pool>,
+    http2: Rc<http2_client::Connections>,
+}
+
+impl Reach {
+    pub(crate) fn new(endpoint: &Endpoint, target: &Rc<str>, observer: &Observer) -> Self {
+        let peer_id = endpoint.identity.as_ref().map(|id| Rc::from(id.to_string()));
+        let tls = if endpoint.is_meshed() { Tls::Mutual } else { Tls::NotMeshed };
+        let edge = observer.edge(edge_key(endpoint, target, peer_id, tls));
+        Self { remote: Remote::of(endpoint), edge, http1: Rc::default(), http2: Rc::default() }
+    }
+
+    /// Sends a request there: over the link when the peer is meshed, else as what it came in as. What asks for an upgrade
+    /// gets a connection of its own.
+    pub(crate) async fn send(&self, request: Request, cx: &Rc<Context>) -> Result<(Response, Holds), Unanswered> {
+        if upgrade::is_asked_for(&request) {
+            return upgrade::forward(request, &self.remote, cx).await.map(|response| (response, Holds::Nothing));
+        }
+        let http1 = request.version() != Version::HTTP_2;
+        if http1 && self.remote.identity.is_none() {
+            let (response, returning) = self.http1.send(request, &self.remote, cx).await?;
+            return Ok((response, Holds::Connection(returning)));
+        }
+        let (mut response, stream) = self.http2.send(request, &self.remote, cx).await?;
+        if http1 {
+            *response.version_mut() = Version::HTTP_11;
+        }
+        Ok((response, Holds::Stream(stream)))
+    }
+}
+
+pub(crate) fn edge_key(endpoint: &Endpoint, target: &Rc<str>, peer_id: Option<Rc<str>>, tls: Tls) -> EdgeKey {
+    EdgeKey {
+        direction: Direction::Outbound,
+        target: Rc::clone(target),
+        peer: endpoint.workload.as_ref().map(|workload| Rc::from(workload.to_string())),
+        peer_id,
+        tls,
+    }
+}
+
+/// Takes note of how a request to `lease`'s endpoint ended.
+pub(crate) fn note(lease: &Lease, outcome: Result<(StatusCode, Instant, Instant), &Error>, cx: &Rc<Context>) {
+    let member = lease.member();
+    let verdict = match outcome {
+        Ok((_, sent, now)) => {
+            lease.answered(sent, now);
+            return;
+        }
+        Err(error) => match error.kind {
+            Kind::Connect | Kind::ConnectTimeout | Kind::PeerIdentity => member.connect_failed(),
+            Kind::Reset | Kind::BadResponse => member.reset(),
+            _ => return,
+        },
+    };
+    if verdict == Verdict::Eject {
+        tracing::debug!(addr = %member.endpoint.addr, "endpoint ejected");
+        tokio::task::spawn_local(probe(Rc::downgrade(member), Rc::clone(cx)));
+    }
+}
+
+/// Tries an ejected endpoint until it can be connected to, or is gone from the target, so that no request has to.
+async fn probe(member: std::rc::Weak<Member>, cx: Rc<Context>) {
+    let mut backoff = Backoff::new(health::MIN_WAIT, health::MAX_WAIT);
+    loop {
+        tokio::time::sleep(backoff.next(&mut rng())).await;
+        let Some(member) = member.upgrade() else { return };
+        if !member.is_ejected() {
+            return;
+        }
+        let reached = if member.endpoint.is_meshed() {
+            member.reach.http2.probe(&member.reach.remote, &cx).await
+        } else {
+            member.reach.remote.connect(&cx, crate::tls::Alpn::Opaque).await.map(drop)
+        };
+        match reached {
+            Ok(()) => {
+                tracing::debug!(addr = %member.endpoint.addr, "endpoint is back");
+                member.answered();
+                return;
+            }
+            Err(error) => tracing::trace!(addr = %member.endpoint.addr, %error, "endpoint still down"),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The data plane from outside: real proxies and a real controller on loopback, mutual TLS between them.
+
+mod balance;
+mod detect;
+mod foreign;
+mod grpc;
+mod http1;
+mod http2;
+mod identity;
+mod lifecycle;
+mod limits;
+mod tcp;
+
+use crate::support::{
+    mesh::{Mesh, Proxy},
+    server::Server,
+};
+
+/// A client's proxy, a server's proxy, and the mesh they are in. The server's application is the Service `app`.
+struct Pair {
+    mesh: Mesh,
+    web: Proxy,
+    app: Proxy,
+}
+
+impl Pair {
+    /// `protocol`: the port's `appProtocol`, or empty for one that is detected.
+    async fn around(server: &Server, protocol: &str) -> Self {
+        let mesh = Mesh::local().await;
+        let app = mesh.proxy("app").port(server.addr, protocol).start().await;
+        let web = mesh.proxy("web").upstream("app").start().await;
+        Self { mesh, web, app }
+    }
+
+    /// Where the client goes to reach the application.
+    fn addr(&self) -> std::net::SocketAddr {
+        self.web.outbound("app")
+    }
+}

@@ -1,0 +1,8 @@
+//! What tests are written with: a mesh of real processes, servers and clients inside the test, waiting, and needs.
+
+pub(crate) mod condition;
+pub(crate) mod mesh;
+pub(crate) mod process;
+pub(crate) mod require;
+pub(crate) mod server;
+pub(crate) mod wire;
