@@ -47,7 +47,6 @@ where
     });
     let mut connection = http1::Builder::new()
         .half_close(true)
-        .pipeline_flush(true)
         .auto_date_header(false)
         .max_headers(limits.max_headers)
         .max_header_size(limits.max_header_bytes)
