@@ -28,6 +28,8 @@ pub(crate) enum Error {
     Workload(String),
     #[error("`{0}` is too long: the pod's name adds 6 characters, and 63 is the most")]
     Long(String),
+    #[error("nothing to mesh: neither --port nor --upstream is given")]
+    Nothing,
     #[error(transparent)]
     Name(#[from] name::Error),
 }
@@ -168,6 +170,9 @@ impl Instance {
         }
         if self.name.len() > 63 - POD_SUFFIX {
             return Err(Error::Long(self.name.clone()));
+        }
+        if self.port.is_none() && self.upstreams.is_empty() {
+            return Err(Error::Nothing);
         }
         let bad = |_| Error::Workload(self.workload.clone());
         format!("{}/{}", self.namespace, self.workload).parse().map_err(bad)
