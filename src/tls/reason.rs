@@ -12,6 +12,9 @@ pub(crate) fn reason(error: &io::Error) -> &'static str {
     if let Some(reason) = error.get_ref().and_then(|inner| find(inner)) {
         return reason;
     }
+    if let Some(reason) = by_text(error) {
+        return reason;
+    }
     match error.kind() {
         io::ErrorKind::TimedOut => "timeout",
         io::ErrorKind::ConnectionRefused => "connection_refused",
@@ -53,19 +56,31 @@ pub(crate) fn of_rustls(error: &Error) -> &'static str {
         Error::InvalidCertificate(certificate) => of_certificate(certificate),
         Error::NoCertificatesPresented => "no_certificate",
         Error::NoApplicationProtocol => "no_common_alpn",
-        Error::AlertReceived(alert) => match alert {
-            AlertDescription::CertificateExpired => "refused_certificate_expired",
-            AlertDescription::UnknownCA => "refused_unknown_issuer",
-            AlertDescription::CertificateRequired => "refused_no_certificate",
-            AlertDescription::NoApplicationProtocol => "no_common_alpn",
-            AlertDescription::BadCertificate
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::AccessDenied
-            | AlertDescription::DecryptError => "refused_certificate",
-            _ => "handshake",
-        },
+        Error::AlertReceived(alert) => {
+            REFUSALS.iter().find(|(refusal, _)| refusal == alert).map_or("handshake", |(_, reason)| reason)
+        }
         _ => "handshake",
     }
+}
+
+/// Alerts by which a peer says what it has against us.
+const REFUSALS: [(AlertDescription, &str); 8] = [
+    (AlertDescription::CertificateExpired, "refused_certificate_expired"),
+    (AlertDescription::UnknownCA, "refused_unknown_issuer"),
+    (AlertDescription::CertificateRequired, "refused_no_certificate"),
+    (AlertDescription::BadCertificate, "refused_certificate"),
+    (AlertDescription::CertificateUnknown, "refused_certificate"),
+    (AlertDescription::AccessDenied, "refused_certificate"),
+    (AlertDescription::DecryptError, "refused_certificate"),
+    (AlertDescription::NoApplicationProtocol, "no_common_alpn"),
+];
+
+/// In TLS 1.3 a client hears only after its handshake that its certificate was refused, by way of HTTP/2: and h2 keeps
+/// nothing of an I/O error but its kind and text.
+fn by_text(error: &io::Error) -> Option<&'static str> {
+    let text = error.to_string();
+    let said = |alert: AlertDescription| text.contains(&Error::AlertReceived(alert).to_string());
+    REFUSALS.into_iter().find(|(alert, _)| error.kind() == io::ErrorKind::InvalidData && said(*alert)).map(|(_, r)| r)
 }
 
 fn of_certificate(error: &CertificateError) -> &'static str {

@@ -171,7 +171,9 @@ pub(crate) struct Own {
 
 fn authority(name: &str, now: i64, lifetime: i64, path_length: Option<u8>) -> CertificateParams {
     let mut params = validity(now, now + lifetime);
-    params.distinguished_name.push(DnType::CommonName, name);
+    // Names of their own: authorities of one trust domain that share a name look like bad signatures, not like strangers.
+    let suffix = crate::api::join::hex(&rand::rng().random::<[u8; 4]>());
+    params.distinguished_name.push(DnType::CommonName, format!("{name} {suffix}"));
     params.is_ca = IsCa::Ca(path_length.map_or(BasicConstraints::Unconstrained, BasicConstraints::Constrained));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
