@@ -13,9 +13,14 @@ use clap::{Parser, Subcommand};
 mod controller;
 mod demo;
 mod demo_service;
+mod edges;
 mod exec_with_parent;
+mod live;
 mod proxy;
 mod run;
+mod scope;
+mod stat;
+mod table;
 mod ui;
 mod version;
 
@@ -30,8 +35,10 @@ struct Cli {
 enum Command {
     Controller(controller::Args),
     Demo(demo::Args),
+    Edges(edges::Args),
     Proxy(Box<proxy::Args>),
     Run(run::Args),
+    Stat(stat::Args),
     Version(version::Args),
     DemoService(demo_service::Args),
     ExecWithParent(exec_with_parent::Args),
@@ -42,8 +49,10 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Controller(args) => controller::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Edges(args) => edges::run(args),
         Command::Proxy(args) => proxy::run(*args),
         Command::Run(args) => run::run(args),
+        Command::Stat(args) => stat::run(args),
         Command::Version(args) => version::run(args),
         Command::DemoService(args) => demo_service::run(args),
         Command::ExecWithParent(args) => exec_with_parent::run(&args),

@@ -110,10 +110,6 @@ impl Controller {
         &self.config.name
     }
 
-    pub(crate) fn api(&self) -> SocketAddr {
-        self.api
-    }
-
     /// Serves until `shutdown`, then drains. On a `LocalSet`.
     ///
     /// # Errors

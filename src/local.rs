@@ -31,10 +31,12 @@ pub(crate) type Say = Rc<dyn Fn(&str)>;
 pub(crate) enum RunError {
     #[error(transparent)]
     Layout(#[from] layout::Error),
-    #[error("{name} {source}")]
+    #[error("{name}")]
     Role { name: String, source: role::Error },
     #[error("cannot run {program}")]
     App { program: String, source: std::io::Error },
+    #[error("{pod} ended before it was up ({how}){said}")]
+    Died { pod: String, how: String, said: String },
     #[error(transparent)]
     Slice(#[from] slice::Error),
     #[error("{what}")]

@@ -5,5 +5,6 @@ mod support;
 
 mod it {
     mod layers;
+    mod local;
     mod proxy;
 }

@@ -69,7 +69,7 @@ async fn whole(options: &Options, duration: Option<Duration>) -> anyhow::Result<
     bar.finish_and_clear();
     // A second signal is impatience: what is still there is killed.
     let stopped = tokio::select! {
-        stopped = demo.stop() => stopped,
+        stopped = demo.stop(outcome.is_err()) => stopped,
         _ = signal::shutdown() => Ok(()),
     };
     outcome?;

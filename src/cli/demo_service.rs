@@ -6,16 +6,10 @@ use anyhow::Context;
 use tokio::task::LocalSet;
 
 use crate::local::demo::service;
-
-#[derive(Debug, clap::Args)]
-#[command(hide = true)]
-pub(super) struct Args {
-    #[command(flatten)]
-    service: service::Args,
-}
+pub(super) use crate::local::demo::service::Args;
 
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-    LocalSet::new().block_on(&runtime, service::run(args.service))?;
+    LocalSet::new().block_on(&runtime, service::run(args))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -95,7 +95,8 @@ impl Index {
         self.publish(&touched);
     }
 
-    /// The state as a whole: what is not in it is gone.
+    /// The state as a whole: what is not in it is gone. For sources that list anew; files never do.
+    #[cfg(test)]
     pub(crate) fn reset(&mut self, resources: Vec<Resource>) {
         let kept: HashSet<Key> = resources.iter().map(Resource::key).collect();
         let known = self.services.keys().cloned().map(Key::Service).chain(self.slices.keys().cloned().map(Key::Slice));

@@ -86,7 +86,8 @@ impl Mesh {
     async fn ask(&self, method: &str, path: &str, body: &str) -> String {
         let mut socket = UnixStream::connect(self.dir.path().join(".mesh/controller.sock")).await.unwrap();
         let length = body.len();
-        let request = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
         socket.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.unwrap();
@@ -187,7 +188,10 @@ fn a_proxy_gets_its_certificate_and_hears_of_endpoints_at_once() {
         let last = target(&mut web, |t| t.endpoints.len() == 9).await;
         assert!(last.endpoints.iter().all(|e| e.is_meshed() && e.addr.port() != 1003));
         let inbound = proxy.plane.inbound().borrow().clone().unwrap();
-        assert_eq!(inbound.ports.iter().map(|p| (p.port, p.protocol)).collect::<Vec<_>>(), [(8080, ProtocolHint::Http1)]);
+        assert_eq!(
+            inbound.ports.iter().map(|p| (p.port, p.protocol)).collect::<Vec<_>>(),
+            [(8080, ProtocolHint::Http1)]
+        );
         mesh.stop().await;
     });
 }
@@ -341,7 +345,8 @@ fn an_instance_whose_socket_is_dead_is_forgotten() {
         let alive = mesh.dir.path().join(".mesh/proxies/a.sock");
         let _listener = std::os::unix::net::UnixListener::bind(&alive).unwrap();
         for pod in ["a", "b"] {
-            let text = slice(pod, 1).replace("annotations:", &format!("annotations:\n    mesh.dev/socket: .mesh/proxies/{pod}.sock"));
+            let text = slice(pod, 1)
+                .replace("annotations:", &format!("annotations:\n    mesh.dev/socket: .mesh/proxies/{pod}.sock"));
             mesh.write(&format!("endpoints/{pod}.yaml"), &text);
         }
         let dead = mesh.dir.path().join("endpoints/b.yaml");

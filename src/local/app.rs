@@ -2,6 +2,7 @@
 
 use std::{io, process::ExitStatus, time::Duration};
 
+use futures_util::FutureExt;
 use rustix::process::Signal;
 use tokio::{
     net::TcpStream,
@@ -12,7 +13,7 @@ use tokio::{
 
 use super::{
     RunError, Say, child,
-    child::Output,
+    child::{Output, Part},
     instance::{Placed, loopback},
 };
 use crate::rt::{backoff::Backoff, drain};
@@ -56,12 +57,17 @@ impl App<'_> {
             Some(signal) = signals.recv() => return Ok(ended_by(signal)),
         }
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        let mut was_up = false;
         loop {
             let started = crate::rt::clock::now();
             let status = self.once(&serving, &mut signals, &mut stop).await?;
-            serving.send_replace(false);
-            if self.on_exit == OnExit::Leave || stop.is_signalled() {
+            was_up |= serving.send_replace(false);
+            if self.on_exit == OnExit::Leave || stop.signalled().now_or_never().is_some() {
                 return Ok(status);
+            }
+            if !was_up {
+                let said = self.output.last_words(&self.placed.pod, Part::App);
+                return Err(RunError::Died { pod: self.placed.pod.clone(), how: child::describe(status), said });
             }
             if started.elapsed() > Duration::from_secs(10) {
                 backoff.reset();

@@ -8,7 +8,7 @@ use std::{
     convert::Infallible,
     env,
     ffi::OsString,
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
@@ -49,6 +49,14 @@ impl Output {
         }))
     }
 
+    /// The end of a part's log, a line each after a line's end; nothing where a terminal has shown it already.
+    pub(crate) fn last_words(&self, name: &str, part: Part) -> String {
+        let log = self.log(name, part).and_then(|path| fs::read(path).ok()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&log);
+        let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        lines.iter().skip(lines.len().saturating_sub(LAST_WORDS)).map(|line| format!("\n  {line}")).collect()
+    }
+
     fn apply(&self, command: &mut Command, name: &str, part: Part) -> io::Result<()> {
         // Ctrl-C in a terminal goes to the whole foreground group; a proxy must outlive the requests it carries.
         if part != Part::App || matches!(self, Self::Files(_)) {
@@ -69,6 +77,10 @@ impl Output {
 pub(crate) fn role(args: &[OsString], output: &Output, name: &str, part: Part) -> io::Result<Command> {
     let mut command = Command::new(env::current_exe()?);
     command.args(args).kill_on_drop(true);
+    if matches!(output, Output::Inherit) && env::var_os(LOG).is_none() {
+        // What the application says is what the person wants to read.
+        command.env(LOG, "warn");
+    }
     output.apply(&mut command, name, part)?;
     Ok(command)
 }
@@ -146,6 +158,10 @@ pub(crate) fn describe(status: ExitStatus) -> String {
 
 /// Carries the join token: command lines can be read by every user, environments only by the own.
 pub(crate) const TOKEN: &str = "MESH_JOIN_TOKEN";
+/// Lines of a log to show when a part does not start.
+const LAST_WORDS: usize = 5;
+/// What a role logs.
+const LOG: &str = "MESH_LOG";
 /// How long a part may take to end by itself. The proxies' own drain deadline is shorter.
 pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(35);
 

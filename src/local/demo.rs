@@ -47,7 +47,7 @@ pub(crate) struct Options {
 pub(crate) enum Error {
     #[error(transparent)]
     Registry(#[from] registry::Error),
-    #[error("the controller {0}")]
+    #[error("the controller")]
     Controller(#[source] role::Error),
     #[error("cannot write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
@@ -185,12 +185,15 @@ impl Demo {
         }
     }
 
-    /// Stops all parts in order and sees to it that nothing is left.
-    pub(crate) async fn stop(mut self) -> Result<(), Error> {
+    /// Stops all parts in order and sees to it that nothing is left. After a failure (`quiet`) only that is worth
+    /// telling: the other parts mostly have the same to say.
+    pub(crate) async fn stop(mut self, quiet: bool) -> Result<(), Error> {
         while let Some(Group { mut tasks, stop, .. }) = self.groups.pop() {
             stop.drain(PROXY_PATIENCE * 3).await;
             while let Some(ended) = tasks.join_next().await {
-                if let (name, Err(error)) = ended? {
+                if let (name, Err(error)) = ended?
+                    && !quiet
+                {
                     (self.say)(&format!("warning: {name}: {error}"));
                 }
             }

@@ -198,7 +198,8 @@ impl Role {
             tokio::select! {
                 status = child.wait() => {
                     let how = status.map_or_else(|error| error.to_string(), child::describe);
-                    return Err(Error::Died { how, said: self.last_words() });
+                    let (log, part) = &self.log;
+                    return Err(Error::Died { how, said: self.output.last_words(log, *part) });
                 }
                 () = &mut deadline => return Err(Error::NotReady(not_yet)),
                 () = time::sleep(POLL) => {}
@@ -209,15 +210,6 @@ impl Role {
     async fn end(&self, mut child: Child) -> Result<Ended, Error> {
         child::stop(&mut child, self.patience).await.map_err(Error::Spawn)?;
         Ok(Ended::Asked)
-    }
-
-    /// The end of its log, where it has one: a terminal has shown it already.
-    fn last_words(&self) -> String {
-        let (name, part) = &self.log;
-        let log = self.output.log(name, *part).and_then(|path| fs::read(path).ok()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&log);
-        let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        lines.iter().skip(lines.len().saturating_sub(LAST_WORDS)).map(|line| format!("\n  {line}")).collect()
     }
 }
 
@@ -235,5 +227,3 @@ fn chain(error: &Error) -> String {
 /// Generous, for a machine that starts a dozen of them at once.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
-/// Lines of its log to show when it does not start.
-const LAST_WORDS: usize = 5;

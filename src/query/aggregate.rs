@@ -257,4 +257,4 @@ fn namespace(name: &str) -> Resource {
 }
 
 #[cfg(test)]
-pub(in crate::query) mod tests;
+pub(crate) mod tests;

@@ -81,7 +81,8 @@ pub(crate) fn edges(view: &View, selectors: &[Selector], namespace: Option<&str>
 
 /// Secured inbound traffic has a record at its client too, which knows more.
 fn is_known_here(traffic: &Traffic) -> bool {
-    !traffic.target.is_empty() && !(traffic.is_inbound && traffic.tls == label::MUTUAL)
+    let is_secured = traffic.tls == label::MUTUAL;
+    !traffic.target.is_empty() && (!traffic.is_inbound || !is_secured)
 }
 
 fn shown_as(selectors: &[Selector]) -> Option<Kind> {

@@ -13,6 +13,9 @@ pub(super) fn documents<'a, T>(
     if text.len() > MAX_BYTES {
         return Err(whole(format!("the file is larger than {MAX_BYTES} bytes")));
     }
+    if let Some(line) = too_deep(text) {
+        return Err(Error { line, ..whole(format!("brackets are nested more than {MAX_BRACKETS} deep")) });
+    }
     let starts = starts(text);
     let mut found = Vec::new();
     // Each document is read twice, once for its kind: reading the typed value from a generic one would lose the lines.
@@ -27,6 +30,26 @@ pub(super) fn documents<'a, T>(
         found.extend(each(Document { file, line, input, head })?);
     }
     Ok(found)
+}
+
+/// The parser takes time by the square of open brackets, long before serde_yaml's own limit of depth is asked: a
+/// hundred thousand of them are a minute and a half. Brackets in text count too, so the bound is far from what is sane.
+const MAX_BRACKETS: usize = 1000;
+
+fn too_deep(text: &str) -> Option<usize> {
+    let (mut depth, mut line) = (0_usize, 1);
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'\n' => line += 1,
+            _ => {}
+        }
+        if depth > MAX_BRACKETS {
+            return Some(line);
+        }
+    }
+    None
 }
 
 /// The line of each document's first content, from 1. Only a document marker can be `---` at the start of a line: YAML

@@ -62,8 +62,11 @@ fn bombs_fail_quickly() {
         laughs.push_str(&format!("a{level}: &a{level} [{}]\n", vec![last; 9].join(", ")));
     }
     assert!(all(&laughs).is_err());
-    let deep = format!("a: {}", "[".repeat(100_000));
-    assert!(all(&deep).is_err());
+    for opening in ["[", "{", "[\n", "{a: "] {
+        let deep = all(&format!("a: {}", opening.repeat(100_000))).expect_err("too deep");
+        assert!(deep.message.contains("deep"), "{deep}");
+    }
+    assert!(all(&format!("a: [{}]", "1, ".repeat(MAX_BYTES / 4))).is_ok(), "wide is not deep");
     assert!(all(&"---\nkind: A\n".repeat(MAX_DOCUMENTS + 1)).is_err());
     assert!(all(&" ".repeat(MAX_BYTES + 1)).is_err());
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());

@@ -116,8 +116,12 @@ impl Files {
             return Some(Change::Delete(key));
         };
         let resource = self.files.get(owner)?.objects.get(&key)?;
-        // Not ours before or after, or the same as before.
-        let untouched = if owner == path { old.get(&key) == Some(resource) } else { !old.contains_key(&key) };
+        // Either it is ours and as it was, or it is another's and was so before.
+        let untouched = match old.get(&key) {
+            before if owner == path => before == Some(resource),
+            Some(_) => owner.as_path() < path,
+            None => true,
+        };
         if untouched { None } else { Some(Change::Apply(resource.clone())) }
     }
 }

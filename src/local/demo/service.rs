@@ -36,6 +36,7 @@ pub(crate) enum Kind {
 }
 
 #[derive(Clone, Debug, clap::Args)]
+#[command(hide = true)]
 pub(crate) struct Args {
     kind: Kind,
     /// Typical working time.

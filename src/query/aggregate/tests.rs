@@ -11,6 +11,7 @@ fn traffic(is_inbound: bool, target: &str, peer: &str, success: u64, failure: u6
         target: target.into(),
         peer: peer.parse().ok(),
         tls: "mtls".into(),
+        peer_id: "spiffe://local/ns/shop/sa/orders".into(),
         ..Traffic::default()
     };
     for (class, count) in [(Class::Success, success), (Class::Failure, failure)] {
@@ -25,11 +26,17 @@ fn pod(name: &str, workload: &str, service: &str, covered: Duration, traffic: Ve
     let workload: Option<Workload> = workload.parse().ok();
     let namespace = workload.as_ref().map(|it| it.namespace.clone()).unwrap_or_default();
     let services = vec![service.to_owned()];
-    let report = Report { namespace: namespace.clone(), covered, traffic, ..Report::default() };
+    let report = Report {
+        namespace: namespace.clone(),
+        covered,
+        traffic,
+        identity: format!("spiffe://local/ns/shop/sa/{service}"),
+        ..Report::default()
+    };
     (Pod { namespace, name: name.into(), workload, services, is_listed: true, source: None }, Some(report))
 }
 
-pub(in crate::query) fn shop() -> View {
+pub(crate) fn shop() -> View {
     let mut silent = pod("orders-3", "shop/deploy/orders", "orders", SECOND, vec![]);
     silent.1 = None;
     View {
@@ -41,7 +48,11 @@ pub(in crate::query) fn shop() -> View {
                 60 * SECOND,
                 vec![
                     traffic(false, "shop/orders:80", "shop/deploy/orders", 100, 20),
-                    traffic(false, "10.0.0.9:443", "", 1, 0),
+                    Traffic {
+                        tls: "not_meshed".into(),
+                        peer_id: String::new(),
+                        ..traffic(false, "10.0.0.9:443", "", 1, 0)
+                    },
                     Traffic { tls: "not_meshed".into(), ..traffic(true, "8080", "", 60, 0) },
                 ],
             ),

@@ -22,7 +22,7 @@ fn ask(args: &[&str], namespace: Option<&str>) -> Vec<String> {
 fn each_edge_is_counted_once_and_clients_outside_are_seen_by_their_servers() {
     let all = [
         "deploy/web deploy/orders http1 mtls 120",
-        "deploy/web <10.0.0.9:443> http1 mtls 1",
+        "deploy/web <10.0.0.9:443> http1 not_meshed 1",
         "<> deploy/web http1 not_meshed 60",
     ];
     assert_eq!(ask(&[], None), all);
