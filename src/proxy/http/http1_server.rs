@@ -47,9 +47,9 @@ where
             Ok::<_, Infallible>(response)
         }
     });
+    // Not `pipeline_flush`: with it hyper never sends its 400 or 431, because the head that it refuses is still in its buffer.
     let mut connection = http1::Builder::new()
         .half_close(true)
-        .pipeline_flush(true)
         .max_headers(limits.max_headers)
         .max_header_size(limits.max_header_bytes)
         .serve_connection(watched, service)
