@@ -18,9 +18,10 @@ use crate::support::{
 
 /// A client's proxy, a server's proxy, and the mesh they are in. The server's application is the Service `app`.
 struct Pair {
-    mesh: Mesh,
     web: Proxy,
     app: Proxy,
+    // The last to go: its directory holds what the proxies had to say.
+    mesh: Mesh,
 }
 
 impl Pair {
@@ -29,7 +30,7 @@ impl Pair {
         let mesh = Mesh::local().await;
         let app = mesh.proxy("app").port(server.addr, protocol).start().await;
         let web = mesh.proxy("web").upstream("app").start().await;
-        Self { mesh, web, app }
+        Self { web, app, mesh }
     }
 
     /// Where the client goes to reach the application.

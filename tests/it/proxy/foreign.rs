@@ -108,5 +108,6 @@ async fn h2load_sees_no_error() {
     let pair = Pair::around(&server, "").await;
     let url = format!("http://{}/", pair.addr());
     let text = run(&h2load, &["-n20000", "-c8", "-m8", &url]).await;
-    assert!(text.contains("20000 done, 20000 succeeded, 0 failed, 0 errored, 0 timeout"), "{text}");
+    let good = text.contains("20000 done, 20000 succeeded, 0 failed, 0 errored, 0 timeout");
+    assert!(good, "{text}\n{:#?}", pair.app.samples("mesh_requests_total").await);
 }
