@@ -44,7 +44,7 @@ impl Reach {
         let peer_id = endpoint.identity.as_ref().map(|id| Rc::from(id.to_string()));
         let tls = if endpoint.is_meshed() { Tls::Mutual } else { Tls::NotMeshed };
         let edge = observer.edge(edge_key(endpoint, target, peer_id, tls));
-        Self { remote: Remote::of(endpoint), edge, http1: Rc::default(), http2: Rc::default() }
+        Self { remote: Remote::of(endpoint, Rc::clone(&edge)), edge, http1: Rc::default(), http2: Rc::default() }
     }
 
     /// Sends a request there: over the link when the peer is meshed, else as what it came in as. What asks for an upgrade
