@@ -65,7 +65,9 @@ impl Screen {
     }
 
     fn draw(&self, page: &Page) -> io::Result<()> {
-        let rows = rustix::termios::tcgetwinsize(io::stdout()).map_or(24, |size| usize::from(size.ws_row)).max(2);
+        // A terminal that does not know its size says 0.
+        let known = rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_row));
+        let rows = known.filter(|rows| *rows > 0).unwrap_or(24).max(2);
         ui::print(&frame(page, rows))
     }
 }
