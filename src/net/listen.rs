@@ -12,6 +12,10 @@ const BACKLOG: i32 = 4096;
 
 /// Binds `count` non-blocking listeners to one address. Port 0 takes an ephemeral port, the same for all.
 pub(crate) fn bind(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    if count > 1 && addr.port() != 0 {
+        // SO_REUSEPORT would also let another process of ours share the port unnoticed: without it, a taken port is refused.
+        bind_one(addr, false)?;
+    }
     let first = bind_one(addr, count > 1)?;
     let addr = first.local_addr()?;
     let mut listeners = vec![first];
@@ -35,6 +39,14 @@ fn bind_one(addr: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_that_is_taken_is_refused_though_workers_share_theirs() -> io::Result<()> {
+        let taken = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 2)?;
+        let refused = bind(taken[0].local_addr()?, 2).map(drop);
+        assert_eq!(refused.map_err(|error| error.kind()), Err(io::ErrorKind::AddrInUse));
+        Ok(())
+    }
 
     #[test]
     fn listeners_of_all_workers_share_one_ephemeral_port() -> io::Result<()> {
