@@ -80,8 +80,6 @@ pub(crate) struct Identity {
     pub(crate) id: SpiffeId,
     /// Unix seconds.
     pub(crate) expires_at: i64,
-    /// Unix seconds.
-    pub(crate) issued_at: i64,
     /// Accepts every mesh ALPN; a client certificate is required.
     pub(crate) server: Arc<ServerConfig>,
     clients: [Arc<ClientConfig>; 4],
@@ -123,7 +121,6 @@ impl Identity {
             controller: config::client(&roots, Some(&certified), Some(controller), API_ALPN)?,
             id: leaf.id,
             expires_at: leaf.expires_at,
-            issued_at: leaf.issued_at,
             chain,
             key,
             trust_anchors: trust_anchors.to_owned(),

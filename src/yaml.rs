@@ -1,11 +1,11 @@
-//! YAML and JSON in and out: the only module that names serde_yaml.
+//! YAML and JSON in: the only module that names serde_yaml.
 //!
 //! In: a file's text, perhaps many documents. Out: typed values, or an [`Error`] that says which file and which line of
 //! the whole file. Input is bounded in size, number of documents, depth and repetition by alias.
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, de::DeserializeOwned};
 
 mod stream;
 
@@ -75,19 +75,6 @@ pub(crate) fn documents<'a, T>(
     each: impl FnMut(Document<'a>) -> Result<Option<T>, Error>,
 ) -> Result<Vec<T>, Error> {
     stream::documents(file, text, each)
-}
-
-/// Writes documents of our own making; never a user's, whose comments and quoting this would lose.
-pub(crate) fn emit<T: Serialize>(documents: &[T]) -> Result<String, Error> {
-    let mut text = String::new();
-    for (index, document) in documents.iter().enumerate() {
-        if index > 0 {
-            text.push_str("---\n");
-        }
-        let emitted = serde_yaml::to_string(document);
-        text.push_str(&emitted.map_err(|error| stream::error("(emitted)", 0, &error))?);
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

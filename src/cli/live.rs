@@ -12,6 +12,7 @@ use super::ui;
 use crate::rt::signal;
 
 const REFRESH: Duration = Duration::from_secs(1);
+const DEFAULT_ROWS: usize = 24;
 
 /// What a command shows: data for stdout, and what is to be said about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,8 +66,9 @@ impl Screen {
     }
 
     fn draw(&self, page: &Page) -> io::Result<()> {
-        let rows = rustix::termios::tcgetwinsize(io::stdout()).map_or(24, |size| usize::from(size.ws_row)).max(2);
-        ui::print(&frame(page, rows))
+        // A terminal that does not know its size says 0.
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|size| size.ws_row > 1);
+        ui::print(&frame(page, size.map_or(DEFAULT_ROWS, |size| size.ws_row.into())))
     }
 }
 

@@ -88,7 +88,7 @@ impl Index {
             self.take(&key, &mut touched);
             match resource {
                 Some(Resource::Service(service)) => self.put_service(service, &mut touched),
-                Some(Resource::Slice(slice)) => self.put_slice(slice, &mut touched),
+                Some(Resource::Slice(slice)) => self.put_slice(*slice, &mut touched),
                 None => {}
             }
         }

@@ -28,7 +28,7 @@ pub(crate) enum Key {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Resource {
     Service(Service),
-    Slice(Slice),
+    Slice(Box<Slice>),
 }
 
 impl Resource {

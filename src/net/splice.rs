@@ -236,10 +236,13 @@ mod tests {
             client.shutdown().await?;
             let mut asked = String::new();
             server.read_to_string(&mut asked).await?;
-            server.write_all(&[b'x'; 5000]).await?;
-            server.shutdown().await?;
+            let answering = async {
+                server.write_all(&[b'x'; 5000]).await?;
+                server.shutdown().await
+            };
             let mut answer = Vec::new();
-            client.read_to_end(&mut answer).await?;
+            let (answered, read) = tokio::join!(answering, client.read_to_end(&mut answer));
+            answered.and(read)?;
             io::Result::Ok((asked, answer.len()))
         };
         let (copied, talked) = tokio::join!(copy, async { tokio::time::timeout(Duration::from_secs(5), talk).await });

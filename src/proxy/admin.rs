@@ -15,7 +15,7 @@
 //! application and reachable by a browser's scripts, so there a request needs the header `mesh-admin: 1`, which a
 //! cross-site request cannot carry unasked, and a `Host` that is loopback, which a rebound DNS name is not.
 
-use std::{convert::Infallible, rc::Rc, time::Duration};
+use std::{convert::Infallible, pin::pin, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -43,8 +43,9 @@ pub(crate) use listener::{Address, Listener};
 /// Connections served at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 32;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that has not ended by then is cut: every exchange here is short.
+/// A connection that lives longer ends with the exchange it is in, and is cut if that takes long: all here are short.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a failed accept (no descriptors left): give others time to close theirs.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const DEFAULT_WINDOW: Duration = Duration::from_secs(60);
@@ -109,7 +110,15 @@ async fn connection(door: Door, stream: listener::Stream, state: Rc<State>) {
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).half_close(true);
-    match timeout(CONNECTION_TIMEOUT, builder.serve_connection(TokioIo::new(stream), service)).await {
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Ok(ended),
+        () = sleep(CONNECTION_TIMEOUT) => {
+            connection.as_mut().graceful_shutdown();
+            timeout(CLOSE_TIMEOUT, connection).await
+        }
+    };
+    match ended {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(%error, "admin connection broke"),
         Err(_) => debug!("admin connection lasted too long"),

@@ -80,8 +80,6 @@ pub(crate) enum Error {
     Workload(String),
     #[error("--private-admin {0}: expected unix:PATH or a loopback address (it has no other protection)")]
     PrivateAdmin(String),
-    #[error("nothing to listen on: give --inbound, --upstream, --inbound-redirect or --outbound-redirect")]
-    NoListener,
     #[error(transparent)]
     Identity(#[from] identity::args::Error),
 }
@@ -108,12 +106,6 @@ impl Config {
         let inbound = collect(&listen.inbound, &mut wrong, |text| parse_inbound(text));
         let upstreams = collect(&listen.upstream, &mut wrong, |text| parse_upstream(text, &workload.namespace));
         let private_admin = collect(&listen.private_admin, &mut wrong, |text| parse_private_admin(text)).pop();
-        let any_listener = listen.inbound_redirect.or(listen.outbound_redirect).is_some()
-            || !listen.inbound.is_empty()
-            || !listen.upstream.is_empty();
-        if !any_listener {
-            wrong.push(Error::NoListener);
-        }
         let identity = match identity.config(&workload.namespace, &workload.service_account) {
             Ok(identity) if wrong.is_empty() => identity,
             Ok(_) => return Err(Errors(wrong)),

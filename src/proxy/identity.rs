@@ -20,7 +20,7 @@ pub(crate) mod args;
 mod certify;
 pub(crate) mod dial;
 
-pub(crate) use args::{Args, Bootstrap, Config};
+pub(crate) use args::{Args, Config};
 
 /// How certificates were obtained so far, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -28,9 +28,11 @@ pub(crate) struct Subscriber {
     identity: watch::Receiver<Option<Arc<Identity>>>,
 }
 
+type TargetSender = watch::Sender<Option<Arc<Target>>>;
+
 struct Shared {
     /// Locked to look up or forget a target, never on the request path and never across an await.
-    targets: Mutex<HashMap<Arc<str>, watch::Sender<Option<Arc<Target>>>>>,
+    targets: Mutex<HashMap<Arc<str>, TargetSender>>,
     /// A target was asked for that has no stream yet.
     asked: Notify,
     inbound: watch::Sender<Option<Arc<Inbound>>>,

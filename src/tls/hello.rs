@@ -13,13 +13,6 @@ pub(crate) enum Hello {
     Client { sni: Option<String>, alpn: Vec<Vec<u8>> },
 }
 
-impl Hello {
-    /// Whether the hello offers one of the mesh's own protocols.
-    pub(crate) fn is_mesh(&self) -> bool {
-        matches!(self, Self::Client { alpn, .. } if alpn.iter().any(|id| super::Alpn::from_id(id).is_some()))
-    }
-}
-
 /// Judges the first bytes of a connection.
 pub(crate) fn peek(bytes: &[u8]) -> Hello {
     let seen = &bytes[..bytes.len().min(MAX)];

@@ -13,8 +13,6 @@ use crate::model::identity::SpiffeId;
 pub(crate) struct Leaf {
     pub(crate) id: SpiffeId,
     /// Unix seconds.
-    pub(crate) issued_at: i64,
-    /// Unix seconds.
     pub(crate) expires_at: i64,
 }
 
@@ -31,7 +29,6 @@ pub(crate) fn inspect(der: &CertificateDer<'_>) -> Result<Leaf, Error> {
     let (Some(uri), None) = (uris.next(), uris.next()) else { return Err(Error::NoIdentity) };
     Ok(Leaf {
         id: uri.parse().map_err(|_| Error::NoIdentity)?,
-        issued_at: certificate.validity().not_before.timestamp(),
         expires_at: certificate.validity().not_after.timestamp(),
     })
 }

@@ -30,7 +30,7 @@ fn slice(pod: &str, of: &str, ip: &str, ports: &[(&str, u16)]) -> Change {
         port: *port,
         protocol: ProtocolHint::Unknown,
     };
-    Change::Apply(Resource::Slice(Slice {
+    Change::Apply(Resource::Slice(Box::new(Slice {
         name: name(pod),
         service: Some(of.into()),
         ports: ports.iter().map(port).collect(),
@@ -38,7 +38,7 @@ fn slice(pod: &str, of: &str, ip: &str, ports: &[(&str, u16)]) -> Change {
         identity: Some(SpiffeId::new("local", "shop", of)),
         workload: None,
         socket: None,
-    }))
+    })))
 }
 
 fn asked(text: &str) -> Asked {

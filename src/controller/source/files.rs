@@ -45,11 +45,11 @@ impl Files {
     pub(crate) fn instances(&self) -> impl Iterator<Item = (&PathBuf, &PathBuf)> {
         let own = self.files.iter().filter(|(path, _)| path.starts_with("endpoints"));
         own.filter_map(|(path, file)| {
-            let sockets = file.objects.values().filter_map(|resource| match resource {
+            let mut sockets = file.objects.values().filter_map(|resource| match resource {
                 Resource::Slice(slice) => slice.socket.as_ref(),
                 Resource::Service(_) => None,
             });
-            Some((path, sockets.last()?))
+            Some((path, sockets.next()?))
         })
     }
 

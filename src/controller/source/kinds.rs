@@ -46,7 +46,7 @@ pub(crate) fn read(document: Document<'_>, settings: Settings) -> Result<Option<
         }
         ("discovery.k8s.io/v1", "EndpointSlice") => {
             let at = document.error("");
-            slice(document.read()?).map(|s| Some(Resource::Slice(s))).map_err(|e| blame(at, e))
+            slice(document.read()?).map(|s| Some(Resource::Slice(s.into()))).map_err(|e| blame(at, e))
         }
         ("", _) | (_, "") => Err(document.error("no Kubernetes object: it needs `apiVersion` and `kind`")),
         (api_version, kind) => {

@@ -14,7 +14,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::{expect::Gate, headers, replay::Replay};
+use super::{expect::Gate, headers, phase::Busy, replay::Replay};
 use crate::proxy::{
     error::{Error, Kind},
     http::{http1_client::Returning, http2_client::Stream},
@@ -28,6 +28,7 @@ pub(crate) struct Body {
     /// A client that stops sending for this long is told so (HTTP/1 request bodies only: a gRPC stream may be silent).
     patience: Option<Patience>,
     tail: Option<Box<Tail>>,
+    busy: Option<Busy>,
 }
 
 #[derive(Debug)]
@@ -92,7 +93,7 @@ impl Body {
     }
 
     fn from_source(source: Source) -> Self {
-        Self { source, patience: None, tail: None }
+        Self { source, patience: None, tail: None, busy: None }
     }
 
     /// Fails with [`Kind::SlowClient`] when the next piece takes longer than `limit`.
@@ -105,6 +106,12 @@ impl Body {
 
     pub(crate) fn with_tail(mut self, tail: Tail) -> Self {
         self.tail = Some(Box::new(tail));
+        self
+    }
+
+    /// Keeps its connection at work until it has ended.
+    pub(crate) fn keep(mut self, busy: Busy) -> Self {
+        self.busy = Some(busy);
         self
     }
 
@@ -177,6 +184,7 @@ impl HttpBody for Body {
         }
         if !matches!(frame, Some(Ok(_))) {
             this.tail = None;
+            this.busy = None;
             this.source = Source::Empty;
         }
         Poll::Ready(frame)

@@ -1,11 +1,14 @@
 //! Requests off an HTTP/1 connection, by hyper: keep-alive, pipelining, chunked bodies and upgrades are its work; limits,
 //! drain and what a slow client is told are ours.
 
-use std::{convert::Infallible, future::Future, pin::Pin, time::Duration};
+use std::{convert::Infallible, future::Future, time::Duration};
 
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{io::AsyncWriteExt, time::MissedTickBehavior};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::MissedTickBehavior,
+};
 
 use super::{
     Request, Response,
@@ -38,18 +41,13 @@ where
     let watched = TokioIo::new(Watched { io, phase: phase.clone() });
     let body_patience = limits.request_body_timeout;
     let service = service_fn(|request: http::Request<Incoming>| {
-        phase.busy();
-        let response = handler(admit(request, body_patience));
-        let phase = phase.clone();
-        async move {
-            let response = response.await;
-            phase.idle(clock::now());
-            Ok::<_, Infallible>(response)
-        }
+        let busy = phase.busy();
+        let response = handler(admit(request, body_patience).map(|body| body.keep(phase.busy())));
+        async move { Ok::<_, Infallible>(response.await.map(|body| body.keep(busy))) }
     });
-    // Not `pipeline_flush`: with it hyper never sends its 400 or 431, because the head that it refuses is still in its buffer.
     let mut connection = http1::Builder::new()
         .half_close(true)
+        .auto_date_header(false)
         .max_headers(limits.max_headers)
         .max_header_size(limits.max_header_bytes)
         .serve_connection(watched, service)
@@ -77,10 +75,16 @@ where
             },
         }
     };
-    ended.map_err(|error| {
-        let kind = if error.is_parse() { Kind::BadRequest } else { Kind::Reset };
-        Error::caused(kind, error)
-    })
+    let Err(error) = ended else { return Ok(()) };
+    if !error.is_parse() {
+        return Err(Error::caused(Kind::Reset, error));
+    }
+    // hyper has answered (400, 414 or 431), but what it did not read would turn the close into a reset, which can
+    // overtake the answer.
+    if let Some(parts) = connection.into_parts() {
+        linger(parts.io.into_inner()).await;
+    }
+    Err(Error::caused(Kind::BadRequest, error))
 }
 
 fn admit(request: http::Request<Incoming>, body_patience: Duration) -> Request {
@@ -101,10 +105,28 @@ fn tick_interval(limits: &HttpLimits) -> Duration {
 }
 
 /// A last word to a client that is being cut off. It may be gone: nothing depends on it.
-pub(crate) async fn refuse(mut io: impl tokio::io::AsyncWrite + Unpin, answer: &[u8]) {
-    let _ = tokio::time::timeout(Duration::from_secs(1), async {
-        io.write_all(answer).await?;
-        io.shutdown().await
+pub(crate) async fn refuse(mut io: impl AsyncRead + AsyncWrite + Unpin, answer: &[u8]) {
+    if let Ok(Ok(())) = tokio::time::timeout(LINGER, io.write_all(answer)).await {
+        linger(io).await;
+    }
+}
+
+/// Closes without losing what was written: reads on until the client has seen the end, within limits.
+async fn linger(mut io: impl AsyncRead + AsyncWrite + Unpin) {
+    let _ = tokio::time::timeout(LINGER, async {
+        io.shutdown().await?;
+        let mut discarded = [0; 4096];
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match io.read(&mut discarded).await? {
+                0 => break,
+                n => left = left.saturating_sub(n),
+            }
+        }
+        std::io::Result::Ok(())
     })
     .await;
 }
+
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1 << 20;

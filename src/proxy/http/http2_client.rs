@@ -248,6 +248,12 @@ fn is_unprocessed(error: &h2::Error) -> bool {
 }
 
 fn classify(error: h2::Error) -> Error {
-    let refused = tls::reason::within(&error).starts_with("refused_");
-    Error::caused(if refused { Kind::PeerIdentity } else { Kind::Reset }, error)
+    let kind = match error.reason() {
+        // Our own pump broke the stream off: it says why by the reason, see `pump`.
+        Some(Reason::CANCEL) if !error.is_remote() => Kind::SlowClient,
+        Some(Reason::INTERNAL_ERROR) if !error.is_remote() => Kind::Cancelled,
+        _ if tls::reason::within(&error).starts_with("refused_") => Kind::PeerIdentity,
+        _ => Kind::Reset,
+    };
+    Error::caused(kind, error)
 }

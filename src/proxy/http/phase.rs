@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -32,6 +32,20 @@ struct Inner {
     start: Instant,
     phase: AtomicU8,
     since_ms: AtomicU64,
+    /// Bodies of the present exchange that have not ended: the request's and the response's.
+    bodies: AtomicUsize,
+}
+
+/// Held by a body: the exchange lasts until both have ended, whichever does first.
+#[derive(Debug)]
+pub(crate) struct Busy(Phase);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if self.0.0.bodies.fetch_sub(1, Relaxed) == 1 {
+            self.0.enter(IDLE, clock::now());
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,17 +61,14 @@ impl Phase {
     /// A connection that has begun to send a request if `reading`, else an idle one.
     pub(crate) fn new(reading: bool, now: Instant) -> Self {
         let phase = AtomicU8::new(if reading { HEAD } else { IDLE });
-        Self(Arc::new(Inner { start: now, phase, since_ms: AtomicU64::new(0) }))
+        Self(Arc::new(Inner { start: now, phase, since_ms: AtomicU64::new(0), bodies: AtomicUsize::new(0) }))
     }
 
-    /// A request's head is complete.
-    pub(crate) fn busy(&self) {
+    /// A request's head is complete: until this and what is made from it are dropped, the connection is at work.
+    pub(crate) fn busy(&self) -> Busy {
+        self.0.bodies.fetch_add(1, Relaxed);
         self.0.phase.store(BUSY, Relaxed);
-    }
-
-    /// A request has been answered.
-    pub(crate) fn idle(&self, now: Instant) {
-        self.enter(IDLE, now);
+        Busy(self.clone())
     }
 
     fn read(&self) {
@@ -136,10 +147,13 @@ mod tests {
         let (start, second) = (clock::now(), Duration::from_secs(1));
         let phase = Phase::new(true, start);
         assert_eq!(phase.verdict(second, 9 * second, start + 2 * second), Verdict::SlowHead);
-        phase.busy();
+        let (request, response) = (phase.busy(), phase.busy());
         assert_eq!(phase.verdict(second, 9 * second, start + 99 * second), Verdict::Fine);
-        phase.idle(start + 99 * second);
-        assert_eq!(phase.verdict(second, 9 * second, start + 101 * second), Verdict::Fine);
-        assert_eq!(phase.verdict(second, 9 * second, start + 109 * second), Verdict::Idle);
+        drop(response);
+        assert_eq!(phase.verdict(second, 9 * second, start + 99 * second), Verdict::Fine, "the request goes on");
+        drop(request);
+        let ended = clock::now();
+        assert_eq!(phase.verdict(second, 9 * second, ended + 2 * second), Verdict::Fine);
+        assert_eq!(phase.verdict(second, 9 * second, ended + 10 * second), Verdict::Idle);
     }
 }

@@ -10,7 +10,6 @@ use crate::{
 
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
-#[group(skip)]
 pub(crate) struct Args {
     /// Local mesh: the token that makes this proxy one workload, and pins the controller.
     #[arg(long, env = "MESH_JOIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]

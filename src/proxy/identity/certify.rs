@@ -29,7 +29,7 @@ pub(crate) enum Error {
     #[error("TLS")]
     Tls(#[from] tls::Error),
     #[error("the controller gave a certificate for {given}, not for {asked}")]
-    WrongIdentity { given: SpiffeId, asked: SpiffeId },
+    WrongIdentity { given: String, asked: String },
     #[error("the controller gave a certificate that has already expired: do the clocks agree?")]
     Expired,
 }
@@ -64,7 +64,7 @@ pub(super) async fn certify(config: &Config, current: Option<&Identity>) -> Resu
     };
     let identity = Identity::new(key.into_der(), &answer.chain, &answer.trust_anchors)?;
     if identity.id != asked {
-        return Err(Error::WrongIdentity { given: identity.id, asked });
+        return Err(Error::WrongIdentity { given: identity.id.to_string(), asked: asked.to_string() });
     }
     if identity.is_expired(clock::unix_seconds()) {
         return Err(Error::Expired);

@@ -46,10 +46,6 @@ impl Connection {
         self.edge.failed(reason);
     }
 
-    pub(crate) fn edge(&self) -> &Rc<Edge> {
-        &self.edge
-    }
-
     /// Counts it as opened, once.
     fn count(&self) {
         if !self.is_counted.replace(true) {

@@ -78,10 +78,6 @@ impl Edge {
         Self { key, ticks, in_flight: Cell::new(0), counters: RefCell::default() }
     }
 
-    pub(crate) fn key(&self) -> &EdgeKey {
-        &self.key
-    }
-
     /// A request begins; it is in flight until the returned value is finished or dropped.
     pub(crate) fn request(self: &Rc<Self>, protocol: Protocol, now: Instant) -> Request {
         Request::new(self, protocol, now)

@@ -71,10 +71,6 @@ impl Request {
         }
     }
 
-    pub(crate) fn record(&self) -> &Record {
-        &self.record
-    }
-
     pub(crate) fn finish(mut self, now: Instant) {
         self.publish(now);
     }
