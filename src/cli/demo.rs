@@ -13,12 +13,18 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::LocalSet;
 
-use super::ui;
+use super::{
+    edges,
+    live::{self, Page},
+    scope::Scope,
+    stat, ui,
+};
 use crate::{
     local::{
         Mesh, Say,
-        demo::{Demo, Error, Options},
+        demo::{Demo, Error, Options, shop::NAMESPACE},
     },
+    query::{aggregate::Question, select},
     rt::signal,
     units::duration,
 };
@@ -91,7 +97,7 @@ async fn start_and_show(
     bar.finish_and_clear();
     introduce(mesh, front_end);
     tokio::select! {
-        shown = show(mesh, duration) => shown,
+        shown = show(mesh, front_end, duration) => shown,
         error = demo.failed() => Err(error.into()),
     }
 }
@@ -99,17 +105,34 @@ async fn start_and_show(
 fn introduce(mesh: &Mesh, front_end: SocketAddr) {
     let name = &mesh.name;
     ui::report(&format!("The shop is open at http://{front_end}/ in the local mesh `{name}`."));
-    ui::report(&format!("Look at it with: mesh stat deploy -n shop --local={name} -o json"));
+    ui::report(&format!("Look at it with: mesh stat deploy -n {NAMESPACE} --local={name} -o json"));
 }
 
-async fn show(mesh: &Mesh, duration: Option<Duration>) -> anyhow::Result<()> {
+/// The tables: once after `duration`, or again and again until Ctrl-C.
+async fn show(mesh: &Mesh, front_end: SocketAddr, duration: Option<Duration>) -> anyhow::Result<()> {
     let Some(duration) = duration else {
-        ui::report("Ctrl-C ends it.");
-        return std::future::pending().await;
+        let title = format!("http://{front_end}/ in the local mesh `{}`; Ctrl-C ends it\n\n", mesh.name);
+        let page = async || {
+            let page = tables(mesh).await?;
+            Ok(Page { text: title.clone() + &page.text, ..page })
+        };
+        return live::repeat(true, page).await.map(drop);
     };
     tokio::time::sleep(duration).await;
-    let _ = mesh;
+    live::once(&tables(mesh).await?)?;
     Ok(())
+}
+
+/// What `mesh stat deploy` and `mesh edges` print.
+async fn tables(mesh: &Mesh) -> anyhow::Result<Page> {
+    let scope = Scope { namespace: Some(NAMESPACE.to_owned()), ..Scope::everything(WINDOW) };
+    let selectors = select::parse_all(&["deploy".to_owned()])?;
+    let question = Question { selectors, namespace: scope.namespace.clone(), to: None, from: None };
+    let (stat, edges) = tokio::try_join!(stat::page(mesh, &scope, &question), edges::page(mesh, &scope, &[]))?;
+    // Both ask the same proxies: what one of them misses, the other mostly misses too.
+    let mut notes = stat.notes;
+    notes.extend(edges.notes.into_iter().filter(|note| !notes.contains(note)).collect::<Vec<_>>());
+    Ok(Page { text: format!("{}\n{}", stat.text, edges.text), notes })
 }
 
 fn hinted(error: Error) -> anyhow::Error {
@@ -125,5 +148,7 @@ fn progress_bar() -> ProgressBar {
     ProgressBar::new(1).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
+/// What the tables look back over.
+const WINDOW: Duration = Duration::from_secs(60);
 /// Where nobody watches.
 const DEFAULT_DURATION: Duration = Duration::from_secs(20);

@@ -123,6 +123,7 @@ impl App<'_> {
     }
 
     fn start(&self) -> Result<Child, RunError> {
+        drop(self.placed.reserved.app.take());
         let program = &self.placed.instance.command;
         let name = || program.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let command = child::foreign(program, self.output, &self.placed.pod);

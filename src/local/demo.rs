@@ -3,7 +3,7 @@
 //! All parts are children of this one process. Started: controller, services, load; stopped: load, services,
 //! controller, which removes the directory. A part that dies in between is started again.
 
-use std::{future::Future, io, net::SocketAddr, path::PathBuf, process::ExitStatus, rc::Rc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, process::ExitStatus, rc::Rc, time::Duration};
 
 use rustix::process::Signal;
 use tokio::{
@@ -255,12 +255,10 @@ impl Group {
         }
     }
 
-    fn ended(&mut self) -> impl Future<Output = Error> {
-        async {
-            match self.tasks.join_next().await {
-                Some(ended) => over(ended),
-                None => std::future::pending().await,
-            }
+    async fn ended(&mut self) -> Error {
+        match self.tasks.join_next().await {
+            Some(ended) => over(ended),
+            None => std::future::pending().await,
         }
     }
 }

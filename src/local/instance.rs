@@ -1,6 +1,7 @@
 //! One running copy of an application: what the person said of it, and what follows from that (pure).
 
 use std::{
+    cell::RefCell,
     ffi::OsString,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
@@ -9,7 +10,11 @@ use std::{
 
 use rand::{Rng, RngExt};
 
-use super::{layout, layout::Layout, ports};
+use super::{
+    layout,
+    layout::Layout,
+    ports::{self, Reserved},
+};
 use crate::model::{
     identity::SpiffeId,
     name::{self, ServicePort, Workload},
@@ -28,6 +33,8 @@ pub(crate) enum Error {
     Workload(String),
     #[error("`{0}` is too long: the pod's name adds 6 characters, and 63 is the most")]
     Long(String),
+    #[error("nothing to mesh: neither --port nor --upstream is given")]
+    Nothing,
     #[error(transparent)]
     Name(#[from] name::Error),
 }
@@ -125,7 +132,7 @@ pub(crate) struct Instance {
 }
 
 /// An instance with everything chosen that was left open. It stays so through all restarts of its parts.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Placed {
     pub(crate) instance: Instance,
     pub(crate) pod: String,
@@ -133,6 +140,16 @@ pub(crate) struct Placed {
     pub(crate) identity: SpiffeId,
     pub(crate) inbound: Option<Inbound>,
     pub(crate) upstreams: Vec<(ServicePort, u16)>,
+    pub(super) reserved: Reservations,
+}
+
+/// Ports that are kept from others.
+#[derive(Debug, Default)]
+pub(super) struct Reservations {
+    /// Until the application starts: it might not be able to share its port.
+    pub(super) app: RefCell<Option<Reserved>>,
+    /// As long as the instance, through all restarts of the proxy.
+    pub(super) _proxy: Vec<Reserved>,
 }
 
 /// The way in: others dial the proxy, the proxy dials the application.
@@ -169,6 +186,9 @@ impl Instance {
         if self.name.len() > 63 - POD_SUFFIX {
             return Err(Error::Long(self.name.clone()));
         }
+        if self.port.is_none() && self.upstreams.is_empty() {
+            return Err(Error::Nothing);
+        }
         let bad = |_| Error::Workload(self.workload.clone());
         format!("{}/{}", self.namespace, self.workload).parse().map_err(bad)
     }
@@ -179,22 +199,44 @@ impl Instance {
         let workload = self.check()?;
         let pod = pod_name(&self.name, &mut rng);
         let identity = SpiffeId::new(&layout.trust_domain()?, &self.namespace, &self.service_account);
-        let mut choose = |port: u16| if port == 0 { ports::free(&mut rng) } else { Ok(port) };
+        let reserved = Reservations::default();
+        let mut reserve = |port: u16| {
+            let reserved = if port == 0 { ports::any(&mut rng) } else { ports::exactly(port) };
+            reserved.map_err(|source| layout::Error::Port { port, source })
+        };
+        let mut kept = Vec::new();
+        let mut keep = |port: Reserved| {
+            kept.push(port);
+            kept[kept.len() - 1].port
+        };
         let inbound = match self.port {
-            Some(port) => Some(Inbound {
-                app_port: choose(port.number)?,
-                proxy_port: choose(0)?,
-                service_port: self.service_port.unwrap_or(if port.number == 0 { 80 } else { port.number }),
-                protocol: port.protocol,
-            }),
+            Some(port) => {
+                let app_port = match port.number {
+                    0 => {
+                        let chosen = reserve(0)?;
+                        let number = chosen.port;
+                        reserved.app.replace(Some(chosen));
+                        number
+                    }
+                    // The person's to keep; an application may be there already.
+                    number => number,
+                };
+                Some(Inbound {
+                    app_port,
+                    proxy_port: keep(reserve(0)?),
+                    service_port: self.service_port.unwrap_or(if port.number == 0 { 80 } else { port.number }),
+                    protocol: port.protocol,
+                })
+            }
             None => None,
         };
         let mut upstreams = Vec::new();
         for upstream in &self.upstreams {
             let target = ServicePort::parse_in(&upstream.target, &self.namespace).map_err(Error::from)?;
-            upstreams.push((target, choose(upstream.local_port)?));
+            upstreams.push((target, keep(reserve(upstream.local_port)?)));
         }
-        Ok(Placed { pod, workload, identity, inbound, upstreams, instance: self })
+        let reserved = Reservations { _proxy: kept, ..reserved };
+        Ok(Placed { pod, workload, identity, inbound, upstreams, reserved, instance: self })
     }
 }
 

@@ -16,8 +16,8 @@ pub(crate) enum Error {
     Controller { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Instance(#[from] instance::Error),
-    #[error("cannot choose a free port")]
-    Port(#[from] io::Error),
+    #[error("cannot have port {port}")]
+    Port { port: u16, source: io::Error },
 }
 
 /// The paths in one mesh's directory.

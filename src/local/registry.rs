@@ -74,7 +74,6 @@ impl Error {
 #[must_use = "the name is released when this is dropped"]
 pub(crate) struct Registration {
     link: Option<(PathBuf, PathBuf)>,
-    pub(crate) name: String,
 }
 
 /// A directory made for one run, under a name that nobody else has. The lock shows others that its maker lives.
@@ -100,11 +99,6 @@ pub(crate) fn find(selector: Option<&str>) -> Result<Mesh, Error> {
         Some(path) if path.contains('/') => at_path(Path::new(path)),
         _ => Registry::open()?.find(selector),
     }
-}
-
-/// Every live mesh, by name; none when the registry itself cannot be read.
-pub(crate) fn live() -> Vec<Mesh> {
-    Registry::open().and_then(|registry| registry.live()).unwrap_or_default()
 }
 
 /// Enters `dir` under `name` for as long as the guard lives. A directory that already is `BASE/NAME` needs no link.
@@ -217,6 +211,7 @@ impl Registry {
         }
     }
 
+    /// Every live mesh, by name; what is left of dead ones is swept on the way.
     pub(crate) fn live(&self) -> Result<Vec<Mesh>, Error> {
         let _turn = self.turn()?;
         let mut live = Vec::new();
@@ -241,7 +236,7 @@ impl Registry {
         let dir = fs::canonicalize(dir).map_err(Error::io("cannot resolve", dir))?;
         let path = self.base.join(name);
         if path == dir {
-            return Ok(Registration { link: None, name: name.to_owned() });
+            return Ok(Registration { link: None });
         }
         let _turn = self.turn()?;
         if path.symlink_metadata().is_ok() {
@@ -253,7 +248,7 @@ impl Registry {
             if same { remove(&path) } else { sweep(&path) }
         }
         match symlink(&dir, &path) {
-            Ok(()) => Ok(Registration { link: Some((path, dir)), name: name.to_owned() }),
+            Ok(()) => Ok(Registration { link: Some((path, dir)) }),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Error::Taken(name.to_owned())),
             Err(error) => Err(Error::io("cannot link", &path)(error)),
         }

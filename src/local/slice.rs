@@ -118,7 +118,7 @@ endpoints:
 mod tests {
     use super::*;
     use crate::{
-        local::instance::{Inbound, Instance, Protocol},
+        local::instance::{Inbound, Instance, Protocol, Reservations},
         model::identity::SpiffeId,
     };
 
@@ -130,6 +130,7 @@ mod tests {
             identity: SpiffeId::new("local", "shop", "on"),
             inbound,
             upstreams: Vec::new(),
+            reserved: Reservations::default(),
             instance,
         }
     }

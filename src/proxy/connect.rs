@@ -1,6 +1,6 @@
 //! From an endpoint to a connection: plain, or mutual TLS with a peer that proves to be who it should be.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, rc::Rc};
 
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
@@ -9,6 +9,7 @@ use super::{
     context::Context,
     error::{Error, Kind},
     io::Io,
+    observe::{self, Edge, Protocol},
 };
 use crate::{
     model::{endpoint::Endpoint, identity::SpiffeId},
@@ -18,10 +19,12 @@ use crate::{
 };
 
 /// Where to dial, and who has to answer there. No identity: plaintext, because nothing there speaks mutual TLS.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Remote {
     pub(crate) addr: SocketAddr,
     pub(crate) identity: Option<SpiffeId>,
+    /// Under what to count its connections; `None` for the application, whose connections are nobody's edge.
+    pub(crate) edge: Option<Rc<Edge>>,
 }
 
 /// A peer that is not who it should be.
@@ -36,12 +39,17 @@ enum Refused {
 }
 
 impl Remote {
-    pub(crate) fn of(endpoint: &Endpoint) -> Self {
-        Self { addr: endpoint.addr, identity: endpoint.identity.clone() }
+    pub(crate) fn of(endpoint: &Endpoint, edge: Rc<Edge>) -> Self {
+        Self { addr: endpoint.addr, identity: endpoint.identity.clone(), edge: Some(edge) }
     }
 
     pub(crate) fn plain(addr: SocketAddr) -> Self {
-        Self { addr, identity: None }
+        Self { addr, identity: None, edge: None }
+    }
+
+    /// Counts a connection as open until the answer is dropped.
+    pub(crate) fn count(&self, protocol: Protocol) -> Option<observe::Connection> {
+        self.edge.as_ref().map(|edge| edge.connection(protocol, clock::now()))
     }
 
     /// Connects, within the connect timeout for TCP and the same again for TLS. Never falls back to plaintext.

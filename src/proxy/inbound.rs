@@ -14,7 +14,7 @@ use super::{
     error::{Error, Kind},
     http::{self, http1_server, http2_server},
     io::{Io, Raw},
-    observe::{Direction, Edge, EdgeKey, Tls},
+    observe::{Direction, Edge, EdgeKey, Protocol, Tls},
     race::{self, Outcome, Patience},
 };
 use crate::{
@@ -135,6 +135,7 @@ fn peer_of(stream: &TlsStream<Raw>) -> Result<(String, Alpn), Error> {
 }
 
 async fn http1(io: Io, app: Rc<App>, edge: Rc<Edge>, cx: Rc<Context>, drain: drain::Watch) -> Result<(), Error> {
+    let _counted = edge.connection(Protocol::Http1, clock::now());
     let limits = cx.config.http;
     let handler = move |mut request: http::Request| {
         let (app, edge, cx) = (Rc::clone(&app), Rc::clone(&edge), Rc::clone(&cx));
@@ -148,6 +149,7 @@ async fn http1(io: Io, app: Rc<App>, edge: Rc<Edge>, cx: Rc<Context>, drain: dra
 }
 
 async fn http2(io: Io, app: Rc<App>, edge: Rc<Edge>, cx: Rc<Context>, drain: drain::Watch) -> Result<(), Error> {
+    let _counted = edge.connection(Protocol::Http2, clock::now());
     let limits = cx.config.http;
     let handler = move |request: http::Request| {
         let (app, edge, cx) = (Rc::clone(&app), Rc::clone(&edge), Rc::clone(&cx));
@@ -158,6 +160,7 @@ async fn http2(io: Io, app: Rc<App>, edge: Rc<Edge>, cx: Rc<Context>, drain: dra
 
 /// A link from another proxy: what came in there as HTTP/1 leaves here as HTTP/1, and what reached nobody goes back.
 async fn link(io: Io, app: Rc<App>, edge: Rc<Edge>, cx: Rc<Context>, drain: drain::Watch) -> Result<(), Error> {
+    let _counted = edge.connection(Protocol::Http2, clock::now());
     let limits = cx.config.http;
     let handler = move |mut request: http::Request| {
         let (app, edge, cx) = (Rc::clone(&app), Rc::clone(&edge), Rc::clone(&cx));

@@ -1,6 +1,10 @@
 //! A registry of local meshes of its own for `mesh run` and `mesh demo`, and what their runs have left in it.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
 
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -15,7 +19,9 @@ pub(crate) struct Home {
 impl Home {
     pub(crate) fn new() -> Self {
         // Short names: the paths of sockets are bounded by the system.
-        let dir = || tempfile::Builder::new().prefix("mh-").tempdir_in("/tmp").expect("a directory");
+        let private = Permissions::from_mode(0o700);
+        let builder = || tempfile::Builder::new().prefix("mh-").permissions(private.clone()).tempdir_in("/tmp");
+        let dir = || builder().expect("a directory");
         Self { dir: dir(), logs: dir() }
     }
 

@@ -1,6 +1,6 @@
 //! `inventory`: gRPC over HTTP/2, called by the catalog. Both sides of it.
 
-use std::{cell::RefCell, convert::Infallible, io, time::Duration};
+use std::{cell::RefCell, convert::Infallible, future::Future, io, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use h2::{
@@ -153,6 +153,15 @@ impl Client {
         }
     }
 
+    fn keep(&self, connection: impl Future<Output = Result<(), h2::Error>> + 'static) {
+        let mut connections = self.connections.borrow_mut();
+        while connections.try_join_next().is_some() {}
+        connections.spawn_local(async move {
+            // The calls on it have heard of its end.
+            let _ = connection.await;
+        });
+    }
+
     async fn sender(&self) -> Result<SendRequest<Bytes>, Error> {
         let known = self.sender.borrow().clone();
         if let Some(known) = known
@@ -163,12 +172,7 @@ impl Client {
         let stream = TcpStream::connect(&self.addr).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = h2::client::handshake(stream).await?;
-        let mut connections = self.connections.borrow_mut();
-        while connections.try_join_next().is_some() {}
-        connections.spawn_local(async move {
-            let _ = connection.await;
-        });
-        drop(connections);
+        self.keep(connection);
         self.sender.replace(Some(sender.clone()));
         Ok(sender.ready().await?)
     }

@@ -65,7 +65,10 @@ pub(super) async fn run(addr: String, options: Options) -> Result<(), Error> {
     let mut number = 0_u64;
     loop {
         tokio::select! {
-            ended = &mut shutdown => break drop(ended.map_err(Error::Signal)?),
+            ended = &mut shutdown => {
+                ended.map_err(Error::Signal)?;
+                break;
+            }
             _ = tick.tick(), if calls.len() < MAX_IN_FLIGHT => {
                 while calls.try_join_next().is_some() {}
                 number += 1;

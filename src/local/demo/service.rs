@@ -107,14 +107,14 @@ async fn web(listener: TcpListener, latency: Latency) -> Result<Ended, Error> {
     let browse = async |calls: &Calls| {
         let (items, cart) = tokio::join!(calls.catalog.call(Method::GET, "/items"), calls.cart.command("SIZE"));
         let items = passed("catalog", items)?;
-        let cart = cart.map_err(|error| failure(StatusCode::BAD_GATEWAY, &error.to_string()))?;
-        Ok::<_, Response>(json(StatusCode::OK, &serde_json::json!({ "catalog": items, "cart": cart })))
+        let cart = cart.map_err(Failure::bad_gateway)?;
+        Ok::<_, Failure>(json(StatusCode::OK, &serde_json::json!({ "catalog": items, "cart": cart })))
     };
     let buy = async |calls: &Calls| {
         let cart = calls.cart.command("ADD tea").await;
-        let cart = cart.map_err(|error| failure(StatusCode::BAD_GATEWAY, &error.to_string()))?;
+        let cart = cart.map_err(Failure::bad_gateway)?;
         let order = passed("orders", calls.orders.call(Method::POST, "/orders").await)?;
-        Ok::<_, Response>(json(StatusCode::OK, &serde_json::json!({ "cart": cart, "order": order })))
+        Ok::<_, Failure>(json(StatusCode::OK, &serde_json::json!({ "cart": cart, "order": order })))
     };
     let answer = move |request: Request| {
         let calls = Rc::clone(&calls);
@@ -123,9 +123,11 @@ async fn web(listener: TcpListener, latency: Latency) -> Result<Ended, Error> {
             let outcome = match (request.method(), request.uri().path()) {
                 (&Method::GET, "/") => browse(&calls).await,
                 (&Method::POST, "/buy") => buy(&calls).await,
-                (method, path) => Err(failure(StatusCode::NOT_FOUND, &format!("no {method} {path} in this shop"))),
+                (method, path) => {
+                    Err(Failure { status: StatusCode::NOT_FOUND, why: format!("no {method} {path} in this shop") })
+                }
             };
-            outcome.unwrap_or_else(|response| response)
+            outcome.unwrap_or_else(Failure::answer)
         }
     };
     Ok(serve(listener, answer).await)
@@ -139,13 +141,13 @@ async fn orders(listener: TcpListener, latency: Latency) -> Result<Ended, Error>
     let order = async |(payments, shipping): &(Client, Client)| {
         let paid = passed("payments", payments.call(Method::POST, "/charge").await)?;
         let shipped = passed("shipping", shipping.call(Method::POST, "/ship").await)?;
-        Ok::<_, Response>(json(StatusCode::OK, &serde_json::json!({ "paid": paid, "shipped": shipped })))
+        Ok::<_, Failure>(json(StatusCode::OK, &serde_json::json!({ "paid": paid, "shipped": shipped })))
     };
     let answer = move |_: Request| {
         let calls = Rc::clone(&calls);
         async move {
             latency.pass().await;
-            order(&calls).await.unwrap_or_else(|response| response)
+            order(&calls).await.unwrap_or_else(Failure::answer)
         }
     };
     Ok(serve(listener, answer).await)
@@ -182,16 +184,33 @@ fn backend(listener: TcpListener, latency: Latency, fail_percent: u32) -> impl F
     })
 }
 
-/// The JSON that a service answered, or the answer to give when it did not succeed.
+/// Why a call cannot be answered as it should be.
+#[derive(Debug)]
+struct Failure {
+    status: StatusCode,
+    why: String,
+}
+
+impl Failure {
+    fn bad_gateway(error: impl std::fmt::Display) -> Self {
+        Self { status: StatusCode::BAD_GATEWAY, why: error.to_string() }
+    }
+
+    fn answer(self) -> Response {
+        failure(self.status, &self.why)
+    }
+}
+
+/// The JSON that a service answered; a failure of its is passed up.
 fn passed(
     service: &str,
     outcome: Result<(StatusCode, bytes::Bytes), super::http::Error>,
-) -> Result<serde_json::Value, Response> {
+) -> Result<serde_json::Value, Failure> {
     match outcome {
         Ok((status, body)) if status.is_success() => Ok(serde_json::from_slice(&body).unwrap_or_default()),
-        Ok((status, _)) if status.is_server_error() => Err(failure(status, &format!("{service} failed"))),
-        Ok((status, _)) => Err(failure(StatusCode::BAD_GATEWAY, &format!("{service} answered {status}"))),
-        Err(error) => Err(failure(StatusCode::BAD_GATEWAY, &error.to_string())),
+        Ok((status, _)) if status.is_server_error() => Err(Failure { status, why: format!("{service} failed") }),
+        Ok((status, _)) => Err(Failure::bad_gateway(format!("{service} answered {status}"))),
+        Err(error) => Err(Failure::bad_gateway(error)),
     }
 }
 
@@ -229,7 +248,7 @@ mod tests {
 
     #[test]
     fn failures_below_are_passed_up_and_other_answers_are_a_bad_gateway() {
-        let status = |outcome| passed("orders", outcome).unwrap_err().status();
+        let status = |outcome| passed("orders", outcome).unwrap_err().status;
         assert_eq!(status(Ok((StatusCode::SERVICE_UNAVAILABLE, "".into()))), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(status(Ok((StatusCode::NOT_FOUND, "".into()))), StatusCode::BAD_GATEWAY);
         assert_eq!(passed("orders", Ok((StatusCode::OK, "{\"done\":true}".into()))).unwrap()["done"], true);

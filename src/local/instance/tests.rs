@@ -65,14 +65,13 @@ fn ports_and_upstreams_say_what_they_should_have_been() {
 
 #[test]
 fn names_leave_room_for_the_pods_suffix() {
-    assert!(Instance::new(&"w".repeat(57), "shop").check().is_ok());
-    assert!(matches!(Instance::new(&"w".repeat(58), "shop").check(), Err(Error::Long(_))));
-    assert!(matches!(Instance::new("Web", "shop").check(), Err(Error::Name(_))));
-    assert!(matches!(
-        Instance { workload: "web".into(), ..Instance::new("web", "shop") }.check(),
-        Err(Error::Workload(_))
-    ));
-    assert_eq!(Instance::new("web", "shop").check().unwrap().to_string(), "shop/deploy/web");
+    let new = |name: &str| Instance { port: "80".parse().ok(), ..Instance::new(name, "shop") };
+    assert!(matches!(Instance::new("web", "shop").check(), Err(Error::Nothing)));
+    assert!(new(&"w".repeat(57)).check().is_ok());
+    assert!(matches!(new(&"w".repeat(58)).check(), Err(Error::Long(_))));
+    assert!(matches!(new("Web").check(), Err(Error::Name(_))));
+    assert!(matches!(Instance { workload: "web".into(), ..new("web") }.check(), Err(Error::Workload(_))));
+    assert_eq!(new("web").check().unwrap().to_string(), "shop/deploy/web");
 }
 
 #[test]

@@ -13,6 +13,8 @@ const RESETS_TO_EJECT: u32 = 5;
 pub(crate) struct Health {
     ejected: bool,
     resets: u32,
+    /// Ejections since the last answer: each makes the next probe wait longer.
+    ejections: u32,
 }
 
 /// What a failure means for the endpoint.
@@ -39,14 +41,28 @@ impl Health {
         if self.resets >= RESETS_TO_EJECT { self.eject() } else { Verdict::Keep }
     }
 
-    /// It answered, whatever it said, or a probe got through.
+    /// It answered a request, whatever it said.
     pub(crate) fn answered(&mut self) {
         *self = Self::default();
+    }
+
+    /// A connection could be made again. That is no answer yet: what ejected it once more does so at once.
+    pub(crate) fn probed(&mut self) {
+        self.ejected = false;
+        self.resets = RESETS_TO_EJECT - 1;
+    }
+
+    /// How long to wait before the first probe.
+    pub(crate) fn wait(self) -> Duration {
+        MIN_WAIT.saturating_mul(1 << self.ejections.saturating_sub(1).min(8)).min(MAX_WAIT)
     }
 
     fn eject(&mut self) -> Verdict {
         let first = !self.ejected;
         self.ejected = true;
+        if first {
+            self.ejections += 1;
+        }
         if first { Verdict::Eject } else { Verdict::Keep }
     }
 }
@@ -62,6 +78,17 @@ mod tests {
         assert_eq!(health.connect_failed(), Verdict::Keep);
         health.answered();
         assert!(!health.is_ejected());
+    }
+
+    #[test]
+    fn an_endpoint_that_only_accepts_connections_is_soon_out_again_and_for_longer() {
+        let mut health = Health::default();
+        while health.reset() == Verdict::Keep {}
+        let first = health.wait();
+        health.probed();
+        assert!(!health.is_ejected());
+        assert_eq!(health.reset(), Verdict::Eject);
+        assert_eq!(health.wait(), 2 * first);
     }
 
     #[test]

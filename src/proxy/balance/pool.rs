@@ -5,7 +5,7 @@ use std::{
     fmt,
     net::SocketAddr,
     rc::Rc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rand::{Rng, RngExt};
@@ -104,27 +104,36 @@ impl<T> Member<T> {
         self.health.get().is_ejected()
     }
 
-    /// It answered a request, or a probe got through.
+    /// It answered a request.
     pub(crate) fn answered(&self) {
-        let mut health = self.health.get();
-        health.answered();
-        self.health.set(health);
+        self.with_health(Health::answered);
+    }
+
+    /// A probe got through.
+    pub(crate) fn probed(&self) {
+        self.with_health(Health::probed);
     }
 
     /// It could not be connected to.
     pub(crate) fn connect_failed(&self) -> Verdict {
-        let mut health = self.health.get();
-        let verdict = health.connect_failed();
-        self.health.set(health);
-        verdict
+        self.with_health(Health::connect_failed)
     }
 
     /// It broke off a request.
     pub(crate) fn reset(&self) -> Verdict {
+        self.with_health(Health::reset)
+    }
+
+    /// How long to wait before probing it.
+    pub(crate) fn probe_wait(&self) -> Duration {
+        self.health.get().wait()
+    }
+
+    fn with_health<R>(&self, change: impl FnOnce(&mut Health) -> R) -> R {
         let mut health = self.health.get();
-        let verdict = health.reset();
+        let result = change(&mut health);
         self.health.set(health);
-        verdict
+        result
     }
 }
 
@@ -159,7 +168,7 @@ impl<T> fmt::Debug for Lease<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashMap, time::Duration};
+    use std::collections::HashMap;
 
     use rand::{SeedableRng, rngs::StdRng};
 

@@ -21,6 +21,7 @@ use crate::proxy::{
     observe,
     outbound::endpoint::Lease,
 };
+use crate::rt::clock;
 
 #[derive(Debug)]
 pub(crate) struct Body {
@@ -120,6 +121,22 @@ impl Body {
         matches!(self.source, Source::Empty)
     }
 
+    /// The body went to its end.
+    fn complete(&mut self) {
+        if let Some(tail) = self.tail.take() {
+            tail.record.finish(clock::now());
+        }
+        self.release();
+    }
+
+    /// Nothing more comes: what hangs on the body is let go.
+    fn release(&mut self) {
+        self.tail = None;
+        self.busy = None;
+        self.patience = None;
+        self.source = Source::Empty;
+    }
+
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match &mut self.source {
             Source::Empty => Poll::Ready(None),
@@ -182,10 +199,12 @@ impl HttpBody for Body {
                 None => {}
             }
         }
-        if !matches!(frame, Some(Ok(_))) {
-            this.tail = None;
-            this.busy = None;
-            this.source = Source::Empty;
+        match &frame {
+            Some(Ok(frame)) if frame.is_trailers() => this.complete(),
+            Some(Ok(_)) if this.is_end_stream() => this.complete(),
+            Some(Ok(_)) => {}
+            None => this.complete(),
+            Some(Err(_)) => this.release(),
         }
         Poll::Ready(frame)
     }
@@ -208,6 +227,15 @@ impl HttpBody for Body {
             Source::Http1(incoming) => incoming.size_hint(),
             Source::Gated(gated) => gated.1.size_hint(),
             Source::Http2(_) | Source::Replay(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// A body that is dropped before its end was given up by its reader: its record says so by not being finished.
+impl Drop for Body {
+    fn drop(&mut self) {
+        if self.tail.is_some() && self.is_end_stream() {
+            self.complete();
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::{
         context::Context,
         error::{Error, Kind},
         io::Io,
+        observe::Protocol,
     },
     rt::clock,
     tls::Alpn,
@@ -77,7 +78,7 @@ impl Pool {
             }
         }
         let send = match remote.connect(cx, Alpn::Http1).await {
-            Ok(io) => handshake(io, cx).await,
+            Ok(io) => handshake(io, remote, cx).await,
             Err(error) => Err(error),
         };
         match send {
@@ -146,16 +147,18 @@ impl Drop for Returning {
 }
 
 /// A hyper client on `io`; its connection is driven by a task of its own.
-async fn handshake(io: Io, cx: &Context) -> Result<SendRequest<Body>, Error> {
+async fn handshake(io: Io, remote: &Remote, cx: &Context) -> Result<SendRequest<Body>, Error> {
     let (send, connection) = http1::Builder::new()
         .max_headers(cx.config.http.max_headers)
         .handshake(TokioIo::new(io))
         .await
         .map_err(|error| Error::caused(Kind::Connect, error))?;
     // Holds no drain watch: it serves requests that hold one, and is idle otherwise.
+    let counted = remote.count(Protocol::Http1);
     tokio::task::spawn_local(async move {
         // Whoever waits for a response hears of the error there.
         let _ = connection.await;
+        drop(counted);
     });
     Ok(send)
 }

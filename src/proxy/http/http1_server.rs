@@ -45,6 +45,7 @@ where
         let response = handler(admit(request, body_patience).map(|body| body.keep(phase.busy())));
         async move { Ok::<_, Infallible>(response.await.map(|body| body.keep(busy))) }
     });
+    // Not `pipeline_flush`: with it hyper never sends its 400 or 431, because the head that it refuses is still in its buffer.
     let mut connection = http1::Builder::new()
         .half_close(true)
         .auto_date_header(false)

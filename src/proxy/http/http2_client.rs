@@ -34,6 +34,7 @@ use crate::{
         context::Context,
         error::{Error, Kind},
         io::Io,
+        observe::Protocol,
     },
     tls::{self, Alpn},
 };
@@ -155,6 +156,7 @@ impl Connections {
             Rc::new(Connection { send, streams: Cell::new(0), stalled: Cell::new(0), closed: Cell::new(false) });
         let (pool, this) = (Rc::downgrade(self), Rc::clone(&connection));
         // Holds no drain watch: it serves requests that hold one, and is idle otherwise.
+        let counted = remote.count(Protocol::Http2);
         tokio::task::spawn_local(async move {
             tokio::select! {
                 // Whoever has a stream hears of the error there.
@@ -165,6 +167,7 @@ impl Connections {
             if let Some(pool) = pool.upgrade() {
                 pool.open.borrow_mut().retain(|c| !Rc::ptr_eq(c, &this));
             }
+            drop(counted);
         });
         self.open.borrow_mut().push(Rc::clone(&connection));
         Ok(connection)

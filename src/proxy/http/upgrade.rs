@@ -13,9 +13,10 @@ use crate::{
     proxy::{
         connect::Remote,
         context::Context,
-        error::{Error, Kind},
+        error::Error,
         http::http1_client,
         io::Io,
+        observe::{self, Protocol},
     },
     tls::Alpn,
 };
@@ -36,7 +37,7 @@ pub(crate) async fn forward(mut request: Request, remote: &Remote, cx: &Rc<Conte
     *request.version_mut() = Version::HTTP_11;
     let lost =
         |error: hyper::Error| Unanswered { error: Error::caused(http1_client::kind_of(&error), error), request: None };
-    let mut response = exchange(io, request).await.map_err(lost)?;
+    let mut response = exchange(io, request, remote.count(Protocol::Http1)).await.map_err(lost)?;
     let granted =
         response.status() == StatusCode::SWITCHING_PROTOCOLS || response.extensions().get::<OnUpgrade>().is_some();
     if granted
@@ -55,10 +56,17 @@ pub(crate) async fn forward(mut request: Request, remote: &Remote, cx: &Rc<Conte
     Ok(response)
 }
 
-async fn exchange(io: Io, request: Request) -> hyper::Result<http::Response<Body>> {
+async fn exchange(
+    io: Io,
+    request: Request,
+    counted: Option<observe::Connection>,
+) -> hyper::Result<http::Response<Body>> {
     let (mut send, connection) = http1::handshake(TokioIo::new(io)).await?;
     // Ends with the exchange, or with the handing over of its I/O.
-    tokio::task::spawn_local(connection.with_upgrades());
+    tokio::task::spawn_local(async move {
+        let _ = connection.with_upgrades().await;
+        drop(counted);
+    });
     let response = send.send_request(request).await?;
     Ok(response.map(Body::http1))
 }

@@ -1,6 +1,9 @@
 //! How an endpoint is reached: its connections, and whom its requests are counted under.
 
-use std::{rc::Rc, time::Instant};
+use std::{
+    rc::{Rc, Weak},
+    time::{Duration, Instant},
+};
 
 use http::{StatusCode, Version};
 use rand::rng;
@@ -41,7 +44,7 @@ impl Reach {
         let peer_id = endpoint.identity.as_ref().map(|id| Rc::from(id.to_string()));
         let tls = if endpoint.is_meshed() { Tls::Mutual } else { Tls::NotMeshed };
         let edge = observer.edge(edge_key(endpoint, target, peer_id, tls));
-        Self { remote: Remote::of(endpoint), edge, http1: Rc::default(), http2: Rc::default() }
+        Self { remote: Remote::of(endpoint, Rc::clone(&edge)), edge, http1: Rc::default(), http2: Rc::default() }
     }
 
     /// Sends a request there: over the link when the peer is meshed, else as what it came in as. What asks for an upgrade
@@ -89,13 +92,13 @@ pub(crate) fn note(lease: &Lease, outcome: Result<(StatusCode, Instant, Instant)
     };
     if verdict == Verdict::Eject {
         tracing::debug!(addr = %member.endpoint.addr, "endpoint ejected");
-        tokio::task::spawn_local(probe(Rc::downgrade(member), Rc::clone(cx)));
+        tokio::task::spawn_local(probe(Rc::downgrade(member), member.probe_wait(), Rc::clone(cx)));
     }
 }
 
 /// Tries an ejected endpoint until it can be connected to, or is gone from the target, so that no request has to.
-async fn probe(member: std::rc::Weak<Member>, cx: Rc<Context>) {
-    let mut backoff = Backoff::new(health::MIN_WAIT, health::MAX_WAIT);
+async fn probe(member: Weak<Member>, wait: Duration, cx: Rc<Context>) {
+    let mut backoff = Backoff::new(wait, health::MAX_WAIT);
     loop {
         tokio::time::sleep(backoff.next(&mut rng())).await;
         let Some(member) = member.upgrade() else { return };
@@ -110,7 +113,7 @@ async fn probe(member: std::rc::Weak<Member>, cx: Rc<Context>) {
         match reached {
             Ok(()) => {
                 tracing::debug!(addr = %member.endpoint.addr, "endpoint is back");
-                member.answered();
+                member.probed();
                 return;
             }
             Err(error) => tracing::trace!(addr = %member.endpoint.addr, %error, "endpoint still down"),

@@ -75,16 +75,53 @@ async fn every_part_may_die_and_is_started_again() {
 }
 
 #[tokio::test]
-async fn the_load_sees_a_shop_that_mostly_works() {
+async fn after_its_time_both_tables_are_printed_and_every_edge_is_secured() {
     let home = Home::new();
-    let report = home.path().join(".report.json");
-    let (_, said, code) = home.output(&["demo", "--for", "5s", "--report", report.to_str().expect("text")]).await;
+    let (tables, said, code) = home.output(&["demo", "--for", "4s"]).await;
     assert_eq!(code, Some(0), "{said}");
-    let report: Value = serde_json::from_slice(&fs::read(&report).expect("a report")).expect("JSON");
-    let (count, failures) =
-        (report["count"].as_u64().expect("a number"), report["failures"].as_u64().expect("a number"));
-    assert!(count > 200, "{count} calls, {said}");
-    // One of twenty purchases fails, and three of ten calls are purchases.
-    assert!(failures * 10 < count, "{failures} of {count} failed");
-    home.is_clean().await;
+    assert_eq!((home.processes(), home.entries()), (vec![], vec![]));
+    let (stat, edges) = tables.split_once("\n\n").expect("two tables");
+    let rows: Vec<Vec<&str>> = stat.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    let meshed: Vec<_> = rows.iter().map(|row| (row[0], row[1])).collect();
+    let replicas = |name| if name == "payments" { "3/3" } else { "1/1" };
+    let names = ["cart", "catalog-v1", "catalog-v2", "inventory", "load", "orders", "payments", "shipping", "web"];
+    assert_eq!(meshed, names.map(|name| (name, replicas(name))), "{stat}");
+    let secured: Vec<_> = edges.lines().skip(1).map(|line| line.trim_end().ends_with('√')).collect();
+    assert!(secured.len() >= 9 && secured.iter().all(|secured| *secured), "{edges}");
+}
+
+#[tokio::test]
+async fn the_numbers_are_those_of_the_loads_own_log() {
+    let home = Home::new();
+    let path = home.path().join(".report.json");
+    let mut demo = open(&home, "demo", &["--report", path.to_str().expect("text")]).await;
+    let report = async |at_least: u64| {
+        eventually("a newer report", async || {
+            let report: Value = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+            (report["count"].as_u64()? >= at_least).then_some(report)
+        })
+        .await
+    };
+    let number = |value: &Value| value.as_f64().expect("a number");
+    let before = report(300).await;
+    let stat = ["stat", "deploy/load", "--to", "deploy/web", "-n", "shop", "-t", "10m", "-o", "json"];
+    let (answer, said, code) = home.output(&stat).await;
+    assert_eq!(code, Some(0), "{said}");
+    let after = report(before["count"].as_u64().expect("a number") + 1).await;
+    let answer: Value = serde_json::from_str(&answer).expect("JSON");
+    let row = &answer["rows"][0];
+    for (ours, logs) in [("samples", "count"), ("failures", "failures")] {
+        let (low, ours, high) = (number(&before[logs]), number(&row[ours]), number(&after[logs]));
+        // The log is written once a second, and a call may end between the two looks at it.
+        assert!(low - 2.0 <= ours && ours <= high + 65.0, "{logs}: {low} <= {ours} <= {high}");
+    }
+    // Not of exactly the same calls, and on a machine that may be busy.
+    let p50 = number(&row["latency_ms"]["p50"]);
+    let logs = [&before, &after].map(|report| number(&report["latency_ms"]["p50"]));
+    let (low, high) = (logs[0].min(logs[1]) * 0.75, logs[0].max(logs[1]) * 1.1);
+    assert!(low < p50 && p50 < high, "the median is {p50} ms, and the load saw {logs:?} ms");
+    let success = number(&row["success"]);
+    assert!((0.93..1.0).contains(&success) || number(&row["failures"]) == 0.0, "{success}");
+    demo.signal(Signal::TERM);
+    assert_eq!(demo.end().await.code(), Some(0), "{}", demo.output());
 }

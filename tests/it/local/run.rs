@@ -10,7 +10,7 @@ use crate::support::{condition::eventually, home::Home, mesh::Mesh, process::Pro
 
 /// `mesh run` of a shell script that only calls others.
 fn script<'a>(mesh: &'a str, text: &'a str) -> Vec<&'a str> {
-    vec!["run", "--name", "job", mesh, "--", "sh", "-c", text]
+    vec!["run", "--name", "job", "--upstream", "orders=0", mesh, "--", "sh", "-c", text]
 }
 
 fn local(mesh: &Mesh) -> String {
@@ -126,13 +126,13 @@ async fn a_run_that_is_killed_leaves_nothing() {
 #[tokio::test]
 async fn a_mesh_that_is_not_there_is_an_error_with_advice() {
     let home = Home::new();
-    let (_, said, code) = home.output(&["run", "--name", "web", "--", "true"]).await;
+    let (_, said, code) = home.output(&["run", "--name", "web", "--port", "0", "--", "true"]).await;
     insta::assert_snapshot!(said, @r"
     error: no local mesh is running
     hint: start one with `mesh demo` or `mesh controller --source DIR`
     ");
     assert_eq!(code, Some(1));
-    let (_, said, code) = home.output(&["run", "--name", "web", "--local=shop", "--", "true"]).await;
+    let (_, said, code) = home.output(&["run", "--name", "web", "--port", "0", "--local=shop", "--", "true"]).await;
     insta::assert_snapshot!(said, @r"
     error: no local mesh named `shop` is running
     hint: none is; start one with `mesh demo` or `mesh controller --source DIR`
