@@ -9,6 +9,7 @@ mod http2;
 mod identity;
 mod lifecycle;
 mod limits;
+mod redirect;
 mod tcp;
 
 use crate::support::{

@@ -3,6 +3,7 @@
 pub(crate) mod condition;
 pub(crate) mod home;
 pub(crate) mod mesh;
+pub(crate) mod namespace;
 pub(crate) mod process;
 pub(crate) mod require;
 pub(crate) mod server;

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{net::UnixStream, process::Command};
 
-use super::{condition::eventually, process::Process, wire::Wire};
+use super::{condition::eventually, namespace::Namespace, process::Process, wire::Wire};
 
 const NAMESPACE: &str = "test";
 
@@ -32,11 +32,16 @@ pub(crate) struct Mesh {
 impl Mesh {
     /// An empty mesh with a running controller.
     pub(crate) async fn local() -> Self {
+        Self::listening("127.0.0.1:0").await
+    }
+
+    /// The same, with the controller's API at an address that others can reach.
+    pub(crate) async fn listening(api: &str) -> Self {
         // Not the default directory's long name: the paths of sockets are bounded by the system.
         let dir = tempfile::Builder::new().prefix("mt-").tempdir_in("/tmp").expect("a directory");
         fs::create_dir(dir.path().join("endpoints")).expect("a directory");
         let mut mesh = Self { controller: None, dir };
-        mesh.start_controller(&[]).await;
+        mesh.start_controller(api).await;
         mesh
     }
 
@@ -45,9 +50,9 @@ impl Mesh {
     }
 
     /// Starts the controller (again) and waits until it is ready.
-    pub(crate) async fn start_controller(&mut self, arguments: &[&str]) {
+    pub(crate) async fn start_controller(&mut self, api: &str) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mesh"));
-        command.args(["controller", "--source"]).arg(self.path()).args(arguments);
+        command.args(["controller", "--listen", api, "--source"]).arg(self.path());
         let mut process = Process::start("controller", self.path(), &mut command);
         let socket = self.controller_socket();
         eventually("the controller", async || {
@@ -74,7 +79,8 @@ impl Mesh {
 
     /// A proxy beside a workload of this name, which is also its pod, its service account and its Service.
     pub(crate) fn proxy<'a>(&'a self, name: &'a str) -> Builder<'a> {
-        Builder { mesh: self, name, service: name, ports: Vec::new(), upstreams: Vec::new(), arguments: Vec::new() }
+        let (ports, upstreams, arguments) = (Vec::new(), Vec::new(), Vec::new());
+        Builder { mesh: self, name, service: name, ports, upstreams, arguments, namespace: None }
     }
 
     /// Writes an EndpointSlice, and waits until the controller has it.
@@ -177,6 +183,7 @@ pub(crate) struct Builder<'a> {
     ports: Vec<(u16, SocketAddr, &'a str)>,
     upstreams: Vec<&'a str>,
     arguments: Vec<String>,
+    namespace: Option<&'a str>,
 }
 
 impl<'a> Builder<'a> {
@@ -202,6 +209,12 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// In another pod than the test itself.
+    pub(crate) fn inside(mut self, namespace: &'a Namespace) -> Self {
+        self.namespace = Some(&namespace.name);
+        self
+    }
+
     pub(crate) fn args<const N: usize>(mut self, arguments: [&str; N]) -> Self {
         self.arguments.extend(arguments.map(str::to_owned));
         self
@@ -209,10 +222,14 @@ impl<'a> Builder<'a> {
 
     /// Starts the proxy, waits until it is ready, and tells the mesh of its ports.
     pub(crate) async fn start(self) -> Proxy {
-        let Self { mesh, name, service, ports, upstreams, arguments } = self;
+        let Self { mesh, name, service, ports, upstreams, arguments, namespace } = self;
         let socket = mesh.path().join(format!(".mesh/proxies/{name}.sock"));
         fs::create_dir_all(socket.parent().expect("a parent")).expect("a writable directory");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mesh"));
+        let binary = env!("CARGO_BIN_EXE_mesh");
+        let mut command = Command::new(if namespace.is_some() { "ip" } else { binary });
+        if let Some(namespace) = namespace {
+            command.args(["netns", "exec", namespace, binary]);
+        }
         command.args(["proxy", "--namespace", NAMESPACE, "--pod", name, "--service-account", service]);
         command.args(["--workload", &format!("deploy/{service}"), "--join-token", &mesh.join_token(service).await]);
         command.args(["--admin", "127.0.0.1:0", "--private-admin", &format!("unix:{}", socket.display())]);

@@ -26,6 +26,11 @@ pub(crate) fn python() -> Option<PathBuf> {
     skip("no target/venv: python3 -m venv target/venv && target/venv/bin/pip install -r tests/support/requirements.txt")
 }
 
+/// The right to make network namespaces and redirect rules.
+pub(crate) fn root() -> Option<()> {
+    if rustix::process::geteuid().is_root() { Some(()) } else { skip("needs root, for network namespaces") }
+}
+
 fn skip<T>(reason: &str) -> Option<T> {
     let test = thread::current().name().unwrap_or("a test").to_owned();
     assert!(env::var_os("MESH_TEST_REQUIRE").is_none_or(|value| value != "all"), "may not be skipped: {reason}");

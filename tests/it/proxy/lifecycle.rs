@@ -93,7 +93,7 @@ async fn traffic_survives_the_controllers_death_and_new_endpoints_come_when_it_i
         async { ok("new") }
     })
     .await;
-    pair.mesh.start_controller(&["--listen", &api]).await;
+    pair.mesh.start_controller(&api).await;
     let _second = pair.mesh.proxy("app-2").of("app").port(second.addr, "http").start().await;
     eventually("a response from the endpoint that came after", async || {
         client.send(GET).await;
