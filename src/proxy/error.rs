@@ -76,8 +76,6 @@ kinds! {
     Loop "loop" LOOP_DETECTED Aborted;
     /// The client is gone.
     Cancelled "cancelled" BAD_REQUEST Aborted;
-    /// A bug in the proxy.
-    Internal "internal" INTERNAL_SERVER_ERROR Internal;
 }
 
 /// An error on the data path: its kind, whether the request may move to another endpoint, and what caused it.
