@@ -44,7 +44,7 @@ const MAX_CONNECTIONS: usize = 4;
 /// Streams before the peer's SETTINGS are there.
 const INITIAL_STREAMS: usize = 100;
 /// Times that a request is sent which the peer does not process.
-const MAX_ATTEMPTS: usize = 3;
+const MAX_ATTEMPTS: usize = 8;
 /// Streams on a connection before another is opened, if the peer does not want fewer.
 const CROWDED: usize = 1024;
 /// A peer that does not answer a ping this long while requests wait for it is gone (linkerd 2.x: 10 s and 3 s).
