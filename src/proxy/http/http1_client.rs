@@ -77,11 +77,8 @@ impl Pool {
                 answered => return answered,
             }
         }
-        let send = match remote.connect(cx, Alpn::Http1).await {
-            Ok(io) => handshake(io, remote, cx).await,
-            Err(error) => Err(error),
-        };
-        match send {
+        // Boxed, because it is rare: the future of a request on an idle connection stays small.
+        match Box::pin(connect(remote, cx)).await {
             Ok(send) => self.exchange(send, request).await,
             Err(error) => Err(Unanswered::unsent(error, request)),
         }
@@ -144,6 +141,11 @@ impl Drop for Returning {
             }
         }
     }
+}
+
+async fn connect(remote: &Remote, cx: &Rc<Context>) -> Result<SendRequest<Body>, Error> {
+    let io = remote.connect(cx, Alpn::Http1).await?;
+    handshake(io, remote, cx).await
 }
 
 /// A hyper client on `io`; its connection is driven by a task of its own.

@@ -139,9 +139,14 @@ impl Connections {
     }
 
     async fn acquire(self: &Rc<Self>, remote: &Remote, cx: &Rc<Context>) -> Result<Rc<Connection>, Error> {
-        if let Some(connection) = self.roomy() {
-            return Ok(connection);
+        match self.roomy() {
+            Some(connection) => Ok(connection),
+            // Boxed, because it is rare: the future of a request on an open connection stays small.
+            None => Box::pin(self.open_another(remote, cx)).await,
         }
+    }
+
+    async fn open_another(self: &Rc<Self>, remote: &Remote, cx: &Rc<Context>) -> Result<Rc<Connection>, Error> {
         let failures = self.failures.get();
         let _dialling = self.dialling.lock().await;
         if let Some(connection) = self.roomy() {

@@ -27,7 +27,8 @@ impl App {
     /// Sends a request to the application as what its client sent it as.
     pub(crate) async fn send(&self, request: Request, cx: &Rc<Context>) -> Result<(Response, Holds), Unanswered> {
         if upgrade::is_asked_for(&request) {
-            let response = upgrade::forward(request, &self.remote, cx).await?;
+            // Boxed, because it is rare: a request's future is moved into place for every request.
+            let response = Box::pin(upgrade::forward(request, &self.remote, cx)).await?;
             return Ok((response, Holds::Nothing));
         }
         if request.version() == Version::HTTP_2 {

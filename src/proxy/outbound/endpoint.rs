@@ -51,7 +51,9 @@ impl Reach {
     /// gets a connection of its own.
     pub(crate) async fn send(&self, request: Request, cx: &Rc<Context>) -> Result<(Response, Holds), Unanswered> {
         if upgrade::is_asked_for(&request) {
-            return upgrade::forward(request, &self.remote, cx).await.map(|response| (response, Holds::Nothing));
+            // Boxed, as all that is rare here: a request's future is moved into place for every request.
+            let forwarded = Box::pin(upgrade::forward(request, &self.remote, cx)).await;
+            return forwarded.map(|response| (response, Holds::Nothing));
         }
         let http1 = request.version() != Version::HTTP_2;
         if http1 && self.remote.identity.is_none() {
