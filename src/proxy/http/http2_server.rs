@@ -11,7 +11,7 @@ use h2::{
     Reason,
     server::{self, SendResponse},
 };
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use tokio::time::MissedTickBehavior;
 
 use super::{Request, Response, body::Body, expect, pump};
@@ -60,11 +60,8 @@ where
                 Some(Err(error)) => return Err(broken(error)),
                 Some(Ok((request, respond))) => {
                     busy = true;
-                    let (handler, held) = (handler.clone(), drain.clone());
-                    tokio::task::spawn_local(async move {
-                        answer(request, respond, handler).await;
-                        drop(held);
-                    });
+                    // This holds the drain until its streams have ended: they need not.
+                    tokio::task::spawn_local(answer(request, respond, handler.clone()));
                 }
             },
             () = drain.signalled(), if !draining => {
@@ -105,6 +102,7 @@ where
     F: Future<Output = Answer>,
 {
     let (mut parts, stream) = request.into_parts();
+    let head_only = parts.method == Method::HEAD;
     let mut gate = None;
     if expect::is_expected(&parts.headers) {
         let (asked, opened) = expect::pair();
@@ -128,18 +126,18 @@ where
         }
     };
     match answer {
-        Answer::Response(response) => send(response, respond).await,
+        Answer::Response(response) => send(response, head_only, respond).await,
         Answer::Refused => respond.send_reset(Reason::REFUSED_STREAM),
     }
 }
 
 /// Sends the response; an error here is the client's going away, which its own record has noted.
-async fn send(response: Response, mut respond: SendResponse<Bytes>) {
+async fn send(response: Response, head_only: bool, mut respond: SendResponse<Bytes>) {
     let (mut parts, body) = response.into_parts();
     parts.version = http::Version::HTTP_2;
     // The application's own is gone already; what the proxy says to HTTP/1 clients means nothing here.
     parts.headers.remove(header::CONNECTION);
-    let end = body.is_empty();
+    let end = body.is_empty() || head_only;
     let head = http::Response::from_parts(parts, ());
     match respond.send_response(head, end) {
         Ok(mut stream) if !end => {
