@@ -56,7 +56,7 @@ pub(crate) async fn serve(
     app: Rc<App>,
     hint: ProtocolHint,
     cx: Rc<Context>,
-    drain: drain::Watch,
+    mut drain: drain::Watch,
 ) -> Result<(), Error> {
     let patience = Patience {
         silence: cx.config.detect_wait,
@@ -70,7 +70,12 @@ pub(crate) async fn serve(
         }
         _ => patience,
     };
-    let outcome = race::race(&mut client, patience, || app.remote.connect(&cx, Alpn::Opaque)).await;
+    let outcome = tokio::select! {
+        biased;
+        outcome = race::race(&mut client, patience, || app.remote.connect(&cx, Alpn::Opaque)) => outcome,
+        // Opened ahead of need, as pools do: it has not asked for anything yet.
+        () = drain.signalled() => return Ok(()),
+    };
     match outcome.map_err(|error| Error::caused(Kind::Cancelled, error))? {
         Outcome::Client { verdict: Client::Tls { alpn, .. }, bytes, .. }
             if alpn.iter().any(|id| Alpn::from_id(id).is_some()) =>

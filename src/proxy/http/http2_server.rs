@@ -47,11 +47,12 @@ where
     H: Fn(Request) -> F + Clone + 'static,
     F: Future<Output = Answer> + 'static,
 {
-    let mut connection = builder(limits).handshake(io).await.map_err(broken)?;
+    let handshake = tokio::time::timeout(limits.header_timeout, builder(limits).handshake(io));
+    let mut connection = handshake.await.map_err(|_| Error::new(Kind::SlowClient))?.map_err(broken)?;
     let mut tick = tokio::time::interval(limits.idle_timeout.max(Duration::from_millis(50)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick.tick().await;
-    let (mut draining, mut busy) = (false, false);
+    let (mut draining, mut busy, mut idle) = (false, false, false);
     loop {
         tokio::select! {
             biased;
@@ -70,7 +71,11 @@ where
             }
             _ = tick.tick(), if !draining => {
                 if !busy && !connection.has_streams() {
-                    draining = true;
+                    // A peer that did not answer to GOAWAY either is not waited for any longer.
+                    if idle {
+                        return Ok(());
+                    }
+                    idle = true;
                     connection.graceful_shutdown();
                 }
                 busy = false;
