@@ -87,10 +87,11 @@ async fn run(parts: Parts) {
 
 async fn sweep(acceptor: Rc<Acceptor>) {
     let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+    let connected = acceptor.cx.control.connected();
     loop {
         interval.tick().await;
         let now = clock::now();
-        acceptor.targets.sweep(now);
+        acceptor.targets.sweep(now, *connected.borrow());
         acceptor.apps.sweep(now);
     }
 }
