@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 
 use super::{
     Request,
-    body::Body,
+    body::{Body, Of},
     expect::Asked,
     headers,
     http1_client::Unanswered,
@@ -317,7 +317,7 @@ async fn exchange(
         None => response.await.map_err(failed)?,
         Some(asked) => interim(&mut response, &asked).await.map_err(failed)?.await.map_err(failed)?,
     };
-    Ok(response.map(Body::http2))
+    Ok(response.map(|stream| Body::http2(stream, Of::Response)))
 }
 
 /// Passes `100 Continue` on while the response is awaited.

@@ -14,7 +14,11 @@ use h2::{
 use http::{Method, StatusCode, header};
 use tokio::time::MissedTickBehavior;
 
-use super::{Request, Response, body::Body, expect, pump};
+use super::{
+    Request, Response,
+    body::{Body, Of},
+    expect, pump,
+};
 use crate::{
     proxy::{
         config::HttpLimits,
@@ -114,7 +118,7 @@ where
         parts.extensions.insert(asked);
         gate = Some(opened);
     }
-    let mut handled = pin!(handler(Request::from_parts(parts, Body::http2(stream))));
+    let mut handled = pin!(handler(Request::from_parts(parts, Body::http2(stream, Of::Request))));
     let answer = loop {
         tokio::select! {
             biased;
