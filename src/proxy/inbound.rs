@@ -15,6 +15,7 @@ use super::{
     http::{self, http1_server, http2_server},
     io::{Io, Raw},
     observe::{Direction, Edge, EdgeKey, Protocol, Tls},
+    outbound::request::complete_authority,
     race::{self, Outcome, Patience},
 };
 use crate::{
@@ -156,8 +157,9 @@ async fn http1(io: Io, app: Rc<App>, edge: Rc<Edge>, cx: Rc<Context>, drain: dra
 async fn http2(io: Io, app: Rc<App>, edge: Rc<Edge>, cx: Rc<Context>, drain: drain::Watch) -> Result<(), Error> {
     let _counted = edge.connection(Protocol::Http2, clock::now());
     let limits = cx.config.http;
-    let handler = move |request: http::Request| {
+    let handler = move |mut request: http::Request| {
         let (app, edge, cx) = (Rc::clone(&app), Rc::clone(&edge), Rc::clone(&cx));
+        complete_authority(&mut request, "");
         async move { http2_server::Answer::Response(request::answer(request, None, &app, &edge, &cx).await) }
     };
     http2_server::serve(io, &limits, drain, handler).await
