@@ -58,7 +58,6 @@ async fn run(parts: Parts) {
         config: parts.config,
         observer: observer.clone(),
         control: parts.control,
-        drain: parts.drain.handle(),
         identity: parts.identity,
         own: parts.own,
     });
