@@ -5,13 +5,12 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::watch;
 
 use super::{config::Config, observe::Observer, subscribe::ControlPlane};
-use crate::{rt::drain, tls::Identity};
+use crate::tls::Identity;
 
 pub(crate) struct Context {
     pub(crate) config: Arc<Config>,
     pub(crate) observer: Observer,
     pub(crate) control: ControlPlane,
-    pub(crate) drain: drain::Handle,
     pub(crate) identity: watch::Receiver<Option<Arc<Identity>>>,
     /// The proxy's own listeners.
     pub(crate) own: Arc<[SocketAddr]>,

@@ -15,6 +15,7 @@ use super::{
     http::{self, http1_server, http2_server},
     io::{Io, Raw},
     observe::{Direction, Edge, EdgeKey, Protocol, Tls},
+    outbound::request::complete_authority,
     race::{self, Outcome, Patience},
 };
 use crate::{
@@ -56,7 +57,7 @@ pub(crate) async fn serve(
     app: Rc<App>,
     hint: ProtocolHint,
     cx: Rc<Context>,
-    drain: drain::Watch,
+    mut drain: drain::Watch,
 ) -> Result<(), Error> {
     let patience = Patience {
         silence: cx.config.detect_wait,
@@ -70,7 +71,12 @@ pub(crate) async fn serve(
         }
         _ => patience,
     };
-    let outcome = race::race(&mut client, patience, || app.remote.connect(&cx, Alpn::Opaque)).await;
+    let outcome = tokio::select! {
+        biased;
+        outcome = race::race(&mut client, patience, || app.remote.connect(&cx, Alpn::Opaque)) => outcome,
+        // Opened ahead of need, as pools do: it has not asked for anything yet.
+        () = drain.signalled() => return Ok(()),
+    };
     match outcome.map_err(|error| Error::caused(Kind::Cancelled, error))? {
         Outcome::Client { verdict: Client::Tls { alpn, .. }, bytes, .. }
             if alpn.iter().any(|id| Alpn::from_id(id).is_some()) =>
@@ -151,8 +157,9 @@ async fn http1(io: Io, app: Rc<App>, edge: Rc<Edge>, cx: Rc<Context>, drain: dra
 async fn http2(io: Io, app: Rc<App>, edge: Rc<Edge>, cx: Rc<Context>, drain: drain::Watch) -> Result<(), Error> {
     let _counted = edge.connection(Protocol::Http2, clock::now());
     let limits = cx.config.http;
-    let handler = move |request: http::Request| {
+    let handler = move |mut request: http::Request| {
         let (app, edge, cx) = (Rc::clone(&app), Rc::clone(&edge), Rc::clone(&cx));
+        complete_authority(&mut request, "");
         async move { http2_server::Answer::Response(request::answer(request, None, &app, &edge, &cx).await) }
     };
     http2_server::serve(io, &limits, drain, handler).await

@@ -30,7 +30,7 @@ pub(crate) async fn serve(
     mut client: TcpStream,
     target: Rc<Target>,
     cx: Rc<Context>,
-    drain: drain::Watch,
+    mut drain: drain::Watch,
 ) -> Result<(), Error> {
     if let Err(error) = target.known(cx.config.discovery_timeout).await {
         return undiscovered(client, &cx, drain, error.kind).await;
@@ -47,7 +47,12 @@ pub(crate) async fn serve(
         opening: cx.config.http.header_timeout,
         idle: cx.config.http.idle_timeout,
     };
-    let outcome = race::race(&mut client, patience, || tcp::speculate(&target, &cx)).await;
+    let outcome = tokio::select! {
+        biased;
+        outcome = race::race(&mut client, patience, || tcp::speculate(&target, &cx)) => outcome,
+        // Opened ahead of need, as pools do: it has not asked for anything yet.
+        () = drain.signalled() => return Ok(()),
+    };
     match outcome.map_err(|error| Error::caused(Kind::Cancelled, error))? {
         Outcome::Server { connection, bytes } => {
             cx.observer.detected("opaque", "server");

@@ -58,7 +58,6 @@ async fn run(parts: Parts) {
         config: parts.config,
         observer: observer.clone(),
         control: parts.control,
-        drain: parts.drain.handle(),
         identity: parts.identity,
         own: parts.own,
     });
@@ -87,10 +86,11 @@ async fn run(parts: Parts) {
 
 async fn sweep(acceptor: Rc<Acceptor>) {
     let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+    let connected = acceptor.cx.control.connected();
     loop {
         interval.tick().await;
         let now = clock::now();
-        acceptor.targets.sweep(now);
+        acceptor.targets.sweep(now, *connected.borrow());
         acceptor.apps.sweep(now);
     }
 }

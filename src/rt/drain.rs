@@ -21,13 +21,6 @@ pub(crate) struct Watch {
     _held: mpsc::Sender<()>,
 }
 
-/// Makes watches without being waited for itself: for what lives as long as its worker.
-#[derive(Clone, Debug)]
-pub(crate) struct Handle {
-    started: watch::Receiver<bool>,
-    held: mpsc::WeakSender<()>,
-}
-
 pub(crate) fn channel() -> (Signal, Watch) {
     let (started, watching) = watch::channel(false);
     let (hold, held) = mpsc::channel(1);
@@ -47,17 +40,6 @@ impl Watch {
     pub(crate) async fn signalled(&mut self) {
         // An error means that the signal is gone: the process is ending without a drain.
         let _ = self.started.wait_for(|started| *started).await;
-    }
-
-    pub(crate) fn handle(&self) -> Handle {
-        Handle { started: self.started.clone(), held: self._held.downgrade() }
-    }
-}
-
-impl Handle {
-    /// `None` once everybody else has finished: the process is about to end.
-    pub(crate) fn watch(&self) -> Option<Watch> {
-        Some(Watch { started: self.started.clone(), _held: self.held.upgrade()? })
     }
 }
 

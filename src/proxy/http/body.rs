@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::RecvStream;
+use h2::{Reason, RecvStream};
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -37,11 +37,18 @@ enum Source {
     Empty,
     Once(Bytes),
     Http1(Incoming),
-    Http2(RecvStream),
+    Http2(RecvStream, Of),
     /// Waits for `100 Continue` before the client is asked for the body.
     Gated(Box<(Gate, Incoming)>),
     /// Sent once already in part, and again from what was kept.
     Replay(Box<Replay>),
+}
+
+/// Which message an HTTP/2 body is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    Request,
+    Response,
 }
 
 /// What is done when a response body ends: the request's record is published, the endpoint's place is given back.
@@ -84,8 +91,8 @@ impl Body {
         Self::from_source(if incoming.is_end_stream() { Source::Empty } else { Source::Http1(incoming) })
     }
 
-    pub(crate) fn http2(stream: RecvStream) -> Self {
-        Self::from_source(if stream.is_end_stream() { Source::Empty } else { Source::Http2(stream) })
+    pub(crate) fn http2(stream: RecvStream, of: Of) -> Self {
+        Self::from_source(if stream.is_end_stream() { Source::Empty } else { Source::Http2(stream, of) })
     }
 
     pub(crate) fn gated(gate: Gate, incoming: Incoming) -> Self {
@@ -149,7 +156,7 @@ impl Body {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Source::Http1(incoming) => poll_http1(incoming, cx),
-            Source::Http2(stream) => poll_http2(stream, cx),
+            Source::Http2(stream, of) => poll_http2(stream, *of, cx),
             Source::Gated(gated) => {
                 let (gate, incoming) = gated.as_mut();
                 ready!(gate.poll_open(cx));
@@ -164,9 +171,17 @@ fn poll_http1(incoming: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<Resu
     Pin::new(incoming).poll_frame(cx).map_err(|error| Error::caused(Kind::Reset, error))
 }
 
-fn poll_http2(stream: &mut RecvStream, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+fn poll_http2(stream: &mut RecvStream, of: Of, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
     if let Some(data) = ready!(stream.poll_data(cx)) {
-        let data = data.map_err(|error| Error::caused(Kind::Reset, error))?;
+        let data = match data {
+            Ok(data) => data,
+            // A whole response, whose server wants no more of the request (RFC 9113 section 8.1): h2 says so though what
+            // came before is well.
+            Err(error) if of == Of::Response && error.reason() == Some(Reason::NO_ERROR) && error.is_reset() => {
+                return Poll::Ready(None);
+            }
+            Err(error) => return Poll::Ready(Some(Err(Error::caused(Kind::Reset, error)))),
+        };
         // The window opens again as soon as the piece is taken: who takes it asks for the next only when it is sent on.
         let _ = stream.flow_control().release_capacity(data.len());
         return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -217,7 +232,7 @@ impl HttpBody for Body {
             Source::Empty => true,
             Source::Once(_) => false,
             Source::Http1(incoming) => incoming.is_end_stream(),
-            Source::Http2(stream) => stream.is_end_stream(),
+            Source::Http2(stream, _) => stream.is_end_stream(),
             Source::Gated(gated) => gated.1.is_end_stream(),
             Source::Replay(replay) => replay.is_end_stream(),
         }
@@ -229,7 +244,7 @@ impl HttpBody for Body {
             Source::Once(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Http1(incoming) => incoming.size_hint(),
             Source::Gated(gated) => gated.1.size_hint(),
-            Source::Http2(_) | Source::Replay(_) => SizeHint::default(),
+            Source::Http2(..) | Source::Replay(_) => SizeHint::default(),
         }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in [KEEP_ALIVE, PROXY_CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
         headers.remove(name);
     }
-    if headers.get(header::TE).is_some_and(|te| te != "trailers") {
+    if headers.get_all(header::TE).iter().any(|te| te != "trailers") {
         let wants_trailers = headers.get_all(header::TE).iter().any(|te| names(te).any(|name| name == "trailers"));
         headers.remove(header::TE);
         if wants_trailers {
@@ -53,7 +53,9 @@ fn names(value: &HeaderValue) -> impl Iterator<Item = &str> {
 
 /// Does this HTTP/1 message ask for, or grant, another protocol on its connection (RFC 9110 section 7.8)?
 pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::UPGRADE)
+    let mut offered = headers.get_all(header::UPGRADE).iter().flat_map(names);
+    // HTTP/2 by upgrade is obsolete (RFC 9113 section 3.1), and who offers it is as well served without.
+    offered.any(|protocol| !protocol.is_empty() && !protocol.eq_ignore_ascii_case("h2c"))
         && headers.get_all(header::CONNECTION).iter().flat_map(names).any(|name| name.eq_ignore_ascii_case("upgrade"))
 }
 
@@ -75,11 +77,16 @@ pub(crate) fn normalize_http1<B>(request: &mut http::Request<B>) -> Result<(), E
     if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
         return Err(Error::Host);
     }
+    if hosts == 0 {
+        // It travels on as HTTP/1.1, where the field is needed, empty if need be.
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static(""));
+    }
     if request.uri().authority().is_some() && request.method() != Method::CONNECT {
         let uri = std::mem::take(request.uri_mut());
-        let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
-        // RFC 9112 section 3.2.2: the authority of an absolute-form target replaces Host.
-        let host = HeaderValue::from_str(&authority).map_err(|_| Error::Target)?;
+        let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+        // RFC 9112 section 3.2.2: the authority of an absolute-form target replaces Host, but for its user's name.
+        let host =
+            HeaderValue::from_str(authority.rsplit('@').next().unwrap_or_default()).map_err(|_| Error::Target)?;
         request.headers_mut().insert(header::HOST, host);
         let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from(path);

@@ -7,6 +7,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::mpsc,
     time::MissedTickBehavior,
 };
 
@@ -15,6 +16,7 @@ use super::{
     body::Body,
     expect,
     phase::{Phase, Verdict, Watched},
+    upgrade,
 };
 use crate::{
     proxy::{
@@ -40,9 +42,15 @@ where
     let phase = Phase::new(true, clock::now());
     let watched = TokioIo::new(Watched { io, phase: phase.clone() });
     let body_patience = limits.request_body_timeout;
-    let service = service_fn(|request: http::Request<Incoming>| {
-        let busy = phase.busy();
-        let response = handler(admit(request, body_patience).map(|body| body.keep(phase.busy())));
+    let (joined, mut joins) = mpsc::channel(1);
+    let phase_of = phase.clone();
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let busy = phase_of.busy();
+        let mut request = admit(request, body_patience).map(|body| body.keep(phase_of.busy()));
+        if upgrade::is_asked_for(&request) {
+            request.extensions_mut().insert(upgrade::Joined { _held: joined.clone() });
+        }
+        let response = handler(request);
         async move { Ok::<_, Infallible>(response.await.map(|body| body.keep(busy))) }
     });
     // Not `pipeline_flush`: with it hyper never sends its 400 or 431, because the head that it refuses is still in its buffer.
@@ -76,7 +84,12 @@ where
             },
         }
     };
-    let Err(error) = ended else { return Ok(()) };
+    let Err(error) = ended else {
+        drop(connection);
+        // An upgraded connection still counts as what it was: nothing is sent, it ends with the last sender.
+        let _ = joins.recv().await;
+        return Ok(());
+    };
     if !error.is_parse() {
         return Err(Error::caused(Kind::Reset, error));
     }

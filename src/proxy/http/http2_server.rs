@@ -11,10 +11,14 @@ use h2::{
     Reason,
     server::{self, SendResponse},
 };
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use tokio::time::MissedTickBehavior;
 
-use super::{Request, Response, body::Body, expect, pump};
+use super::{
+    Request, Response,
+    body::{Body, Of},
+    expect, pump,
+};
 use crate::{
     proxy::{
         config::HttpLimits,
@@ -47,11 +51,12 @@ where
     H: Fn(Request) -> F + Clone + 'static,
     F: Future<Output = Answer> + 'static,
 {
-    let mut connection = builder(limits).handshake(io).await.map_err(broken)?;
+    let handshake = tokio::time::timeout(limits.header_timeout, builder(limits).handshake(io));
+    let mut connection = handshake.await.map_err(|_| Error::new(Kind::SlowClient))?.map_err(broken)?;
     let mut tick = tokio::time::interval(limits.idle_timeout.max(Duration::from_millis(50)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick.tick().await;
-    let (mut draining, mut busy) = (false, false);
+    let (mut draining, mut busy, mut idle) = (false, false, false);
     loop {
         tokio::select! {
             biased;
@@ -60,11 +65,8 @@ where
                 Some(Err(error)) => return Err(broken(error)),
                 Some(Ok((request, respond))) => {
                     busy = true;
-                    let (handler, held) = (handler.clone(), drain.clone());
-                    tokio::task::spawn_local(async move {
-                        answer(request, respond, handler).await;
-                        drop(held);
-                    });
+                    // This holds the drain until its streams have ended: they need not.
+                    tokio::task::spawn_local(answer(request, respond, handler.clone()));
                 }
             },
             () = drain.signalled(), if !draining => {
@@ -73,7 +75,11 @@ where
             }
             _ = tick.tick(), if !draining => {
                 if !busy && !connection.has_streams() {
-                    draining = true;
+                    // A peer that did not answer to GOAWAY either is not waited for any longer.
+                    if idle {
+                        return Ok(());
+                    }
+                    idle = true;
                     connection.graceful_shutdown();
                 }
                 busy = false;
@@ -105,13 +111,14 @@ where
     F: Future<Output = Answer>,
 {
     let (mut parts, stream) = request.into_parts();
+    let head_only = parts.method == Method::HEAD;
     let mut gate = None;
     if expect::is_expected(&parts.headers) {
         let (asked, opened) = expect::pair();
         parts.extensions.insert(asked);
         gate = Some(opened);
     }
-    let mut handled = pin!(handler(Request::from_parts(parts, Body::http2(stream))));
+    let mut handled = pin!(handler(Request::from_parts(parts, Body::http2(stream, Of::Request))));
     let answer = loop {
         tokio::select! {
             biased;
@@ -128,18 +135,18 @@ where
         }
     };
     match answer {
-        Answer::Response(response) => send(response, respond).await,
+        Answer::Response(response) => send(response, head_only, respond).await,
         Answer::Refused => respond.send_reset(Reason::REFUSED_STREAM),
     }
 }
 
 /// Sends the response; an error here is the client's going away, which its own record has noted.
-async fn send(response: Response, mut respond: SendResponse<Bytes>) {
+async fn send(response: Response, head_only: bool, mut respond: SendResponse<Bytes>) {
     let (mut parts, body) = response.into_parts();
     parts.version = http::Version::HTTP_2;
     // The application's own is gone already; what the proxy says to HTTP/1 clients means nothing here.
     parts.headers.remove(header::CONNECTION);
-    let end = body.is_empty();
+    let end = body.is_empty() || head_only;
     let head = http::Response::from_parts(parts, ());
     match respond.send_response(head, end) {
         Ok(mut stream) if !end => {

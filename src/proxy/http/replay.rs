@@ -77,6 +77,10 @@ impl Replay {
             return Poll::Ready(None);
         }
         let frame = ready!(Pin::new(&mut shared.rest).poll_frame(cx));
+        if Rc::strong_count(&self.shared) == 1 {
+            // The response is there: this is the last copy that will ever be sent.
+            shared.lose();
+        }
         shared.record(frame.as_ref());
         Poll::Ready(frame)
     }
@@ -88,14 +92,19 @@ impl Replay {
 }
 
 impl Shared {
+    fn lose(&mut self) {
+        self.lost = true;
+        self.kept = Vec::new();
+    }
+
     fn record(&mut self, frame: Option<&Result<Frame<Bytes>, Error>>) {
         match frame {
+            Some(Ok(_)) if self.lost => {}
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     self.kept_bytes += data.len();
                     if self.kept_bytes > MAX_KEPT {
-                        self.lost = true;
-                        self.kept = Vec::new();
+                        self.lose();
                     } else {
                         self.kept.push(data.clone());
                     }
@@ -103,7 +112,7 @@ impl Shared {
                     self.trailers = Some(trailers.clone());
                 }
             }
-            Some(Err(_)) => self.lost = true,
+            Some(Err(_)) => self.lose(),
             None => self.complete = true,
         }
     }

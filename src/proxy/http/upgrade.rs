@@ -7,6 +7,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use hyper::{client::conn::http1, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 
+use tokio::sync::mpsc;
+
 use super::{Request, Response, body::Body, headers, http1_client::Unanswered};
 use crate::{
     net::splice,
@@ -26,6 +28,12 @@ pub(crate) fn is_asked_for(request: &Request) -> bool {
         && (request.method() == Method::CONNECT || headers::is_upgrade(request.headers()))
 }
 
+/// Held while the client's connection is joined with the endpoint's, so that it counts, and is drained, as open.
+#[derive(Clone, Debug)]
+pub(crate) struct Joined {
+    pub(crate) _held: mpsc::Sender<()>,
+}
+
 /// Sends the request on a new connection; if the answer grants the upgrade, both sides are joined behind it.
 pub(crate) async fn forward(mut request: Request, remote: &Remote, cx: &Rc<Context>) -> Result<Response, Unanswered> {
     let io = match remote.connect(cx, Alpn::Http1).await {
@@ -33,21 +41,20 @@ pub(crate) async fn forward(mut request: Request, remote: &Remote, cx: &Rc<Conte
         Err(error) => return Err(Unanswered::unsent(error, request)),
     };
     let client = request.extensions_mut().remove::<OnUpgrade>();
+    let joined = request.extensions_mut().remove::<Joined>();
+    let counted = Rc::new(remote.count(Protocol::Http1));
     keep_upgrade(request.headers_mut());
     *request.version_mut() = Version::HTTP_11;
     let lost =
         |error: hyper::Error| Unanswered { error: Error::caused(http1_client::kind_of(&error), error), request: None };
-    let mut response = exchange(io, request, remote.count(Protocol::Http1)).await.map_err(lost)?;
+    let mut response = exchange(io, request, Rc::clone(&counted)).await.map_err(lost)?;
     let granted =
         response.status() == StatusCode::SWITCHING_PROTOCOLS || response.extensions().get::<OnUpgrade>().is_some();
-    if granted
-        && let (Some(client), Some(server)) = (client, response.extensions_mut().remove::<OnUpgrade>())
-        && let Some(held) = cx.drain.watch()
-    {
+    if granted && let (Some(client), Some(server)) = (client, response.extensions_mut().remove::<OnUpgrade>()) {
         let idle = cx.config.tcp_idle_timeout;
         tokio::task::spawn_local(async move {
             join(client, server, idle).await;
-            drop(held);
+            drop((joined, counted));
         });
         keep_upgrade(response.headers_mut());
     } else {
@@ -59,7 +66,7 @@ pub(crate) async fn forward(mut request: Request, remote: &Remote, cx: &Rc<Conte
 async fn exchange(
     io: Io,
     request: Request,
-    counted: Option<observe::Connection>,
+    counted: Rc<Option<observe::Connection>>,
 ) -> hyper::Result<http::Response<Body>> {
     let (mut send, connection) = http1::handshake(TokioIo::new(io)).await?;
     // Ends with the exchange, or with the handing over of its I/O.

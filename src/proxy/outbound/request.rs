@@ -100,7 +100,7 @@ pub(crate) fn protocol_of(request: &Request) -> Protocol {
 
 /// On a link a request without `:authority` is one that came in as HTTP/1 (RFC 9113 section 8.3.1 has it so for requests
 /// that are translated): so one that came in as HTTP/2 always has an authority.
-fn complete_authority(request: &mut Request, target: &str) {
+pub(crate) fn complete_authority(request: &mut Request, target: &str) {
     if request.uri().authority().is_some() {
         return;
     }

@@ -179,6 +179,11 @@ impl Target {
         }
     }
 
+    /// Whether this is where a redirected connection was going, not a Service that was asked for by name.
+    pub(crate) fn is_addressed(&self) -> bool {
+        self.original.is_some()
+    }
+
     pub(crate) fn idle_for(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.last_used.get())
     }

@@ -200,3 +200,93 @@ async fn a_request_that_could_be_read_in_two_ways_is_refused() {
         assert!(client.try_response().await.is_none(), "{head:?}: the connection must not be used further");
     }
 }
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_request_arrives_whole() {
+    // So large that some of it waits at the client's proxy when the rest of the request is declined there.
+    const ANSWER: usize = 8 << 20;
+    let server = Server::tcp(async |mut wire: Wire| {
+        wire.head().await.expect("a request");
+        wire.bytes(1 << 20).await;
+        wire.send(format!("HTTP/1.1 413 Content Too Large\r\ntransfer-encoding: chunked\r\n\r\n{ANSWER:x}\r\n")).await;
+        wire.send(vec![b'y'; ANSWER]).await;
+        wire.send("\r\n0\r\n\r\n").await;
+        // Takes what was on its way, so that the answer is not overtaken by a reset.
+        wire.finish().await;
+        wire.bytes(64 << 10).await;
+    })
+    .await;
+    let pair = Pair::around(&server, "http").await;
+    let mut client = Wire::connect(pair.addr()).await;
+    client.send(format!("POST / HTTP/1.1\r\nhost: app\r\ncontent-length: {}\r\n\r\n", 64 << 20)).await;
+    client.try_send(vec![b'x'; 6 << 20]).await;
+    let response = client.response().await;
+    assert_eq!((response.status, response.body.len()), (413, ANSWER));
+}
+
+#[tokio::test]
+async fn answers_that_have_no_body_by_definition_keep_their_headers() {
+    let server = Server::http1(async |request: Message| {
+        let head = if request.first.contains("/304") {
+            "304 Not Modified\r\ncontent-length: 1000\r\netag: \"a\""
+        } else {
+            "204 No Content\r\netag: \"a\""
+        };
+        format!("HTTP/1.1 {head}\r\n\r\n").into_bytes()
+    })
+    .await;
+    let pair = Pair::around(&server, "http").await;
+    let mut client = Wire::connect(pair.addr()).await;
+    for status in [304, 204, 304] {
+        client.send(format!("GET /{status} HTTP/1.1\r\nhost: app\r\n\r\n")).await;
+        let response = client.response().await;
+        assert_eq!((response.status, response.header("etag")), (status, Some("\"a\"")), "{response:?}");
+    }
+}
+
+#[tokio::test]
+async fn targets_and_clients_of_every_form_arrive_as_they_mean() {
+    let server = Server::http1(mirror).await;
+    let pair = Pair::around(&server, "http").await;
+    for (sent, first, host) in [
+        ("OPTIONS * HTTP/1.1\r\nhost: app\r\n\r\n", "OPTIONS * HTTP/1.1", "host: app"),
+        ("GET http://u:p@other:81/a HTTP/1.1\r\nhost: app\r\n\r\n", "GET /a HTTP/1.1", "host: other:81"),
+        ("GET /b HTTP/1.1\r\nhost: app\r\nte: trailers\r\nte: gzip\r\n\r\n", "GET /b HTTP/1.1", "host: app"),
+        // A request of HTTP/1.0 need not have a Host, one of 1.1 must (RFC 9112 section 3.2).
+        ("GET /c HTTP/1.0\r\n\r\n", "GET /c HTTP/1.1", "host: "),
+        // An obsolete offer, which a request can be answered without (RFC 9113 section 3.1).
+        (
+            "GET /d HTTP/1.1\r\nhost: app\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AA\r\n\r\n",
+            "GET /d HTTP/1.1",
+            "host: app",
+        ),
+    ] {
+        let mut client = Wire::connect(pair.addr()).await;
+        client.send(sent).await;
+        let response = client.response().await;
+        let text = response.text();
+        let mut lines = text.lines();
+        assert_eq!((response.status, lines.next()), (200, Some(first)), "{sent:?} gave {response:?}");
+        assert!(lines.any(|line| line == host), "{sent:?} gave {text}");
+        assert!(!text.contains("upgrade"), "{sent:?} gave {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_connect_request_becomes_a_tunnel() {
+    let server = Server::tcp(async |mut wire: Wire| {
+        let head = wire.head().await.expect("a request");
+        assert_eq!(head.first, "CONNECT other:443 HTTP/1.1", "{head:?}");
+        wire.send("HTTP/1.1 200 OK\r\n\r\n").await;
+        while let Some(line) = wire.until(b"\n").await {
+            wire.send(line).await;
+        }
+    })
+    .await;
+    let pair = Pair::around(&server, "http").await;
+    let mut client = Wire::connect(pair.addr()).await;
+    client.send("CONNECT other:443 HTTP/1.1\r\nhost: other:443\r\n\r\n").await;
+    assert_eq!(client.head().await.expect("a response").status, 200);
+    client.send("hello\n").await;
+    assert_eq!(client.bytes(6).await, b"hello\n");
+}

@@ -1,12 +1,31 @@
 //! HTTP/2 with prior knowledge, and gRPC, through two proxies.
 
+use std::{
+    convert::Infallible,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, body::Bytes, body::Incoming, client::conn::http2::SendRequest};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Incoming},
+    client::conn::http2::SendRequest,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{
+    net::TcpStream,
+    sync::{Barrier, Notify},
+    task::JoinSet,
+};
 
 use super::Pair;
-use crate::support::server::Server;
+use crate::support::{condition::within, mesh::Mesh, server::Server};
 
 /// A client's connection; its task ends with the set.
 async fn connect(addr: std::net::SocketAddr, tasks: &mut JoinSet<()>) -> SendRequest<Full<Bytes>> {
@@ -92,4 +111,102 @@ async fn requests_that_the_application_refuses_unprocessed_are_sent_again() {
         }
     }
     assert!(server.accepted() > 3, "the application closed connections: {}", server.accepted());
+}
+
+fn get(path: &str) -> Request<Full<Bytes>> {
+    Request::get(format!("http://app{path}")).body(Full::default()).expect("a request")
+}
+
+#[tokio::test]
+async fn a_connection_that_the_application_winds_down_gets_no_new_request() {
+    // As gRPC servers do at a connection's maximum age: GOAWAY, and what runs may finish.
+    let (ending, go_on, first) = (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(AtomicBool::new(true)));
+    let (end, finish) = (ending.clone(), go_on.clone());
+    let server = Server::streams(move |stream| {
+        let (ending, go_on, winds_down) = (end.clone(), finish.clone(), first.swap(false, Ordering::Relaxed));
+        async move {
+            let service = service_fn(|request: Request<Incoming>| {
+                let go_on = go_on.clone();
+                async move {
+                    if request.uri().path() == "/long" {
+                        go_on.notified().await;
+                    }
+                    Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+                }
+            });
+            let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            let mut connection = pin!(connection.serve_connection(TokioIo::new(stream), service));
+            if winds_down {
+                tokio::select! {
+                    _ = connection.as_mut() => return,
+                    () = ending.notified() => connection.as_mut().graceful_shutdown(),
+                }
+            }
+            let _ = connection.await;
+        }
+    })
+    .await;
+    let pair = Pair::around(&server, "kubernetes.io/h2c").await;
+    let mut tasks = JoinSet::new();
+    let mut client = connect(pair.addr(), &mut tasks).await;
+    let long = tokio::spawn(client.clone().send_request(get("/long")));
+    assert_eq!(client.send_request(get("/")).await.expect("a response").status(), 200);
+    ending.notify_one();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for n in 0..10 {
+        let response = client.send_request(get("/")).await.expect("a response");
+        assert_eq!(response.status(), 200, "request {n}: {response:?}");
+    }
+    go_on.notify_one();
+    let response = within("the long one", Duration::from_secs(5), long).await.expect("a task that ends");
+    assert_eq!(response.expect("a response").status(), 200);
+    assert_eq!(server.accepted(), 2);
+}
+
+#[tokio::test]
+async fn more_long_streams_than_the_application_allows_on_one_connection_all_run() {
+    const STREAMS: usize = 35;
+    let all = Arc::new(Barrier::new(STREAMS));
+    let server = Server::streams(move |stream| {
+        let all = all.clone();
+        async move {
+            let service = service_fn(|_: Request<Incoming>| {
+                let all = all.clone();
+                async move {
+                    // Answered only when all are there.
+                    all.wait().await;
+                    Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+                }
+            });
+            let mut connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            let connection = connection.max_concurrent_streams(5);
+            let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+        }
+    })
+    .await;
+    let pair = Pair::around(&server, "kubernetes.io/h2c").await;
+    let mut tasks = JoinSet::new();
+    let client = connect(pair.addr(), &mut tasks).await;
+    let mut requests = JoinSet::new();
+    for _ in 0..STREAMS {
+        let mut client = client.clone();
+        requests.spawn(async move { client.send_request(get("/")).await.expect("a response").status() });
+        // One after the other, so that the application's SETTINGS are known to all but the first.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for status in within("all responses", Duration::from_secs(10), requests.join_all()).await {
+        assert_eq!(status, 200);
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_the_proxys_own_has_no_body_when_only_the_head_was_asked_for() {
+    let mesh = Mesh::local().await;
+    let web = mesh.proxy("web").upstream("app").start().await;
+    let mut tasks = JoinSet::new();
+    let mut client = connect(web.outbound("app"), &mut tasks).await;
+    let request = Request::head("http://app/").body(Full::default()).expect("a request");
+    let response = client.send_request(request).await.expect("a response");
+    assert_eq!(response.status(), 503);
+    assert!(response.into_body().collect().await.expect("an end of the stream").to_bytes().is_empty());
 }

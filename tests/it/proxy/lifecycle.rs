@@ -59,11 +59,19 @@ async fn idle_connections_do_not_hold_up_the_end() {
     let mut client = Wire::connect(pair.addr()).await;
     client.send(GET).await;
     assert_eq!(client.response().await.status, 200);
+    // As a pool opens them ahead of need: nothing was ever sent.
+    let mut silent = Wire::connect(pair.addr()).await;
+    let mut silent_inbound = Wire::connect(pair.app.inbound(server.addr)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
     let started = Instant::now();
     pair.web.process.signal(Signal::TERM);
+    pair.app.process.signal(Signal::TERM);
     assert_eq!(pair.web.process.end().await.code(), Some(0));
+    assert_eq!(pair.app.process.end().await.code(), Some(0));
     assert!(started.elapsed() < Duration::from_secs(5), "it took {:?}", started.elapsed());
-    assert!(client.rest().await.is_empty());
+    for connection in [&mut client, &mut silent, &mut silent_inbound] {
+        assert!(connection.rest().await.is_empty());
+    }
 }
 
 #[tokio::test]

@@ -175,3 +175,34 @@ async fn a_body_may_take_longer_than_a_head_even_when_the_answer_has_begun() {
     client.send("0\r\n\r\n").await;
     assert_eq!(client.bytes(5).await, b"0\r\n\r\n");
 }
+
+#[tokio::test]
+async fn an_upgraded_connection_counts_as_long_as_it_is_open() {
+    let server = Server::tcp(async |mut wire: Wire| {
+        let head = wire.head().await.expect("a request");
+        if head.header("upgrade").is_none() {
+            wire.send(ok("")).await;
+            return;
+        }
+        wire.send("HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\nhi").await;
+        wire.rest().await;
+    })
+    .await;
+    let mesh = Mesh::local().await;
+    let _app = mesh.proxy("app").port(server.addr, "http").start().await;
+    let web = mesh.proxy("web").upstream("app").args(["--max-connections", "1"]).start().await;
+    let mut upgraded = Wire::connect(web.outbound("app")).await;
+    upgraded.send("GET / HTTP/1.1\r\nhost: app\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n").await;
+    assert_eq!(upgraded.head().await.expect("a response").status, 101);
+    assert_eq!(upgraded.bytes(2).await, b"hi");
+    let mut over = Wire::connect(web.outbound("app")).await;
+    over.try_send(GET).await;
+    assert_eq!(over.try_response().await.map(|response| response.status), Some(503));
+    drop(upgraded);
+    eventually("a connection in the place of the upgraded one", async || {
+        let mut client = Wire::connect(web.outbound("app")).await;
+        client.try_send(GET).await;
+        client.try_response().await.filter(|response| response.status == 200)
+    })
+    .await;
+}
