@@ -32,8 +32,8 @@ impl Kind {
 macro_rules! metrics {
     ($($(#[$doc:meta])* $ident:ident = $kind:ident $name:literal $help:literal;)*) => {
         $($(#[$doc])* pub(crate) const $ident: Metric = Metric { name: $name, kind: Kind::$kind, help: $help };)*
-        /// Every family, in the order of the exposition.
-        pub(crate) const ALL: &[Metric] = &[$($ident),*];
+        #[cfg(test)]
+        const ALL: &[Metric] = &[$($ident),*];
     };
 }
 
@@ -108,3 +108,21 @@ pub(crate) mod label {
 
 /// Stands in for a label value once its set has reached its bound.
 pub(crate) const OVERFLOW: &str = "__overflow__";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_prometheus_conventions() {
+        let mut names: Vec<_> = ALL.iter().map(|metric| metric.name).collect();
+        for metric in ALL {
+            assert!(metric.name.starts_with("mesh_") || metric.name.starts_with("process_"), "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
+            assert!(metric.help.ends_with('.'), "{}", metric.name);
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+    }
+}

@@ -103,9 +103,9 @@ impl Config {
         if !matches!(workload.workload.split_once('/'), Some((kind, name)) if !kind.is_empty() && !name.is_empty()) {
             wrong.push(Error::Workload(workload.workload.clone()));
         }
-        let inbound = collect(&listen.inbound, &mut wrong, |text| parse_inbound(text));
+        let inbound = collect(&listen.inbound, &mut wrong, parse_inbound);
         let upstreams = collect(&listen.upstream, &mut wrong, |text| parse_upstream(text, &workload.namespace));
-        let private_admin = collect(&listen.private_admin, &mut wrong, |text| parse_private_admin(text)).pop();
+        let private_admin = collect(&listen.private_admin, &mut wrong, parse_private_admin).pop();
         let identity = match identity.config(&workload.namespace, &workload.service_account) {
             Ok(identity) if wrong.is_empty() => identity,
             Ok(_) => return Err(Errors(wrong)),

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -28,7 +27,7 @@ pub(crate) enum Io {
     TlsServer(Box<server::TlsStream<Raw>>),
     TlsClient(Box<client::TlsStream<Raw>>),
     /// Any of the above with bytes to be read first.
-    Replay(Prefixed<Box<Io>>),
+    Replay(Prefixed<Box<Self>>),
 }
 
 impl Io {
@@ -44,19 +43,6 @@ impl Io {
     /// The transport for a TLS session on this connection.
     pub(crate) fn raw(stream: TcpStream, prefix: Bytes) -> Raw {
         BufReader::with_capacity(READ_AHEAD, Prefixed::new(prefix, stream))
-    }
-
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket().local_addr()
-    }
-
-    fn socket(&self) -> &TcpStream {
-        match self {
-            Self::Tcp(io) => io.get_ref(),
-            Self::TlsServer(io) => io.get_ref().0.get_ref().get_ref(),
-            Self::TlsClient(io) => io.get_ref().0.get_ref().get_ref(),
-            Self::Replay(io) => io.get_ref().socket(),
-        }
     }
 }
 

@@ -72,9 +72,6 @@ pub(crate) enum Tls {
     Mutual,
     /// The peer has no proxy.
     NotMeshed,
-    Loopback,
-    /// We have no certificate yet.
-    NoIdentity,
     /// The application's own TLS.
     Passthrough,
     Unknown,
@@ -105,8 +102,6 @@ impl Tls {
         match self {
             Self::Mutual => label::MUTUAL,
             Self::NotMeshed => "not_meshed",
-            Self::Loopback => "loopback",
-            Self::NoIdentity => "no_identity",
             Self::Passthrough => "passthrough",
             Self::Unknown => "unknown",
         }

@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, rc::Rc};
 
-use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use super::{
@@ -126,6 +125,3 @@ async fn undiscovered(mut client: TcpStream, cx: &Rc<Context>, drain: drain::Wat
 pub(crate) fn name_of(addr: SocketAddr) -> String {
     addr.to_string()
 }
-
-/// Bytes that were read from a speculative connection already.
-pub(crate) type Speculative = (tcp::Upstream, Bytes);

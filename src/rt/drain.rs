@@ -49,10 +49,6 @@ impl Watch {
         let _ = self.started.wait_for(|started| *started).await;
     }
 
-    pub(crate) fn is_signalled(&self) -> bool {
-        *self.started.borrow()
-    }
-
     pub(crate) fn handle(&self) -> Handle {
         Handle { started: self.started.clone(), held: self._held.downgrade() }
     }

@@ -55,7 +55,9 @@ impl Mesh {
     /// Starts the controller (again) and waits until it is ready.
     pub(crate) async fn start_controller(&mut self, api: &str) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mesh"));
-        command.args(["controller", "--listen", api, "--source"]).arg(self.path());
+        // A registry of its own: the tests are nobody's local mesh.
+        let registry = concat!(env!("CARGO_TARGET_TMPDIR"), "/registry");
+        command.args(["controller", "--listen", api, "--source"]).arg(self.path()).env("MESH_LOCAL_DIR", registry);
         let mut process = Process::start("controller", self.path(), &mut command);
         let socket = self.controller_socket();
         eventually("the controller", async || {

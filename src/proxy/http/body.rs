@@ -48,12 +48,15 @@ enum Source {
 #[derive(Debug)]
 pub(crate) struct Tail {
     pub(crate) record: observe::Request,
+    #[expect(dead_code, reason = "held until the end: dropping it gives the place back")]
     pub(crate) lease: Option<Lease>,
+    #[expect(dead_code, reason = "held until the end")]
     pub(crate) holds: Holds,
 }
 
 /// What a response body keeps in use on the endpoint's side until it ends.
 #[derive(Debug)]
+#[expect(dead_code, reason = "held, never read")]
 pub(crate) enum Holds {
     Nothing,
     /// An HTTP/1 connection, which goes back to its pool.

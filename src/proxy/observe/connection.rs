@@ -1,6 +1,6 @@
 //! A connection of an edge, counted while it lives.
 
-use std::{cell::Cell, mem, rc::Rc, time::Instant};
+use std::{cell::Cell, rc::Rc, time::Instant};
 
 use super::{Edge, Protocol, edge::Volume};
 use crate::rt::clock;
@@ -32,13 +32,6 @@ impl Connection {
     /// Bytes written to the edge's peer.
     pub(crate) fn add_written(&self, n: u64) {
         self.edge.add_volume(self.protocol, Volume { written: n, ..Volume::default() }, clock::now());
-    }
-
-    /// What the connection carries is known now, or has changed (an upgrade).
-    pub(crate) fn protocol(&mut self, protocol: Protocol) {
-        self.edge.add_open(protocol, 1);
-        self.edge.add_open(mem::replace(&mut self.protocol, protocol), -1);
-        self.count();
     }
 
     /// The connection broke.
