@@ -34,6 +34,9 @@ pub(crate) struct Patience {
 /// A word that is no known method and ends in the middle: longer than this, and it is no slow HTTP client's.
 const AMBIGUOUS: Duration = Duration::from_millis(200);
 
+/// For a client that may be HTTP to speak when there is nobody to hear it.
+const UNREACHED: Duration = Duration::from_secs(1);
+
 /// What a client may send before the verdict; a ClientHello of 16 KiB fits.
 const MAX_OPENING: usize = 17 << 10;
 /// What a server may say before it is asked.
@@ -70,9 +73,9 @@ where
     };
     match connection {
         Some(connection) => both(client, opening, connection, patience).await,
-        // Nobody there. An HTTP client can still be told so; any other will be closed.
+        // Nobody there. An HTTP client can still be told so; any other must not wait for what will not come.
         None => {
-            timeout_at(Instant::now() + patience.opening, client.read_buf(&mut opening)).await??;
+            timeout_at(Instant::now() + UNREACHED.min(patience.opening), client.read_buf(&mut opening)).await??;
             decide(client, opening, patience, None).await
         }
     }

@@ -10,10 +10,11 @@ use std::{
     process::{self, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::time::Instant;
 
 const PREFIX: &str = "mesh-test-";
 const CONNECT: Duration = Duration::from_secs(10);

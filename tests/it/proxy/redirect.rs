@@ -71,7 +71,7 @@ struct Cluster {
     outside: Server,
     _apps: Vec<Server>,
     client: Namespace,
-    server: Namespace,
+    _server: Namespace,
     node: Namespace,
 }
 
@@ -112,7 +112,7 @@ impl Cluster {
         let redirects = ["--inbound-redirect", "[::]:4143", "--outbound-redirect", "[::]:4140"];
         let app = mesh.proxy("app").inside(&server, "10.99.2.2:4191").args(redirects).start().await;
         let web = mesh.proxy("web").inside(&client, "10.99.1.2:4191").args(redirects).start().await;
-        Some(Self { web, app, _mesh: mesh, outside, _apps: apps, client, server, node })
+        Some(Self { web, app, _mesh: mesh, outside, _apps: apps, client, _server: server, node })
     }
 
     /// What curl in a pod gets; `None` when it fails.
