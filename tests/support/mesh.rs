@@ -29,6 +29,8 @@ pub(crate) const PROXY_USER: u32 = 2102;
 pub(crate) struct Mesh {
     // In the order of their end: first the controller, then its directory.
     controller: Option<Process>,
+    /// How long the certificates it gives are valid.
+    leaf_lifetime: &'static str,
     dir: TempDir,
 }
 
@@ -40,10 +42,19 @@ impl Mesh {
 
     /// The same, with the controller's API at an address that others can reach.
     pub(crate) async fn listening(api: &str) -> Self {
+        Self::new(api, "24h").await
+    }
+
+    /// The same, with certificates that are soon over.
+    pub(crate) async fn with_leaf_lifetime(time: &'static str) -> Self {
+        Self::new("127.0.0.1:0", time).await
+    }
+
+    async fn new(api: &str, leaf_lifetime: &'static str) -> Self {
         // Not the default directory's long name: the paths of sockets are bounded by the system.
         let dir = tempfile::Builder::new().prefix("mt-").tempdir_in("/tmp").expect("a directory");
         fs::create_dir(dir.path().join("endpoints")).expect("a directory");
-        let mut mesh = Self { controller: None, dir };
+        let mut mesh = Self { controller: None, leaf_lifetime, dir };
         mesh.start_controller(api).await;
         mesh
     }
@@ -58,6 +69,7 @@ impl Mesh {
         // A registry of its own: the tests are nobody's local mesh.
         let registry = concat!(env!("CARGO_TARGET_TMPDIR"), "/registry");
         command.args(["controller", "--listen", api, "--source"]).arg(self.path()).env("MESH_LOCAL_DIR", registry);
+        command.args(["--leaf-lifetime", self.leaf_lifetime]);
         let mut process = Process::start("controller", self.path(), &mut command);
         let socket = self.controller_socket();
         eventually("the controller", async || {
