@@ -75,7 +75,9 @@ where
         Some(connection) => both(client, opening, connection, patience).await,
         // Nobody there. An HTTP client can still be told so; any other must not wait for what will not come.
         None => {
-            timeout_at(Instant::now() + UNREACHED.min(patience.opening), client.read_buf(&mut opening)).await??;
+            // Where servers spoke first lately, the client waits for just that.
+            let wait = if patience.silence.is_zero() { Duration::ZERO } else { UNREACHED.min(patience.opening) };
+            timeout_at(Instant::now() + wait, client.read_buf(&mut opening)).await??;
             decide(client, opening, patience, None).await
         }
     }
@@ -198,5 +200,16 @@ mod tests {
         let outcome = race(&mut client, PATIENCE, || async { Err::<DuplexStream, _>(()) }).await?;
         assert!(matches!(outcome, Outcome::Client { verdict: Client::Http1, speculative: None, .. }));
         Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_waits_for_nobody_only_while_it_may_be_http() {
+        for (silence, waited) in [(PATIENCE.silence, PATIENCE.silence + UNREACHED), (Duration::ZERO, Duration::ZERO)] {
+            let ((mut client, _app), start) = (duplex(64), Instant::now());
+            let patience = Patience { silence, ..PATIENCE };
+            let outcome = race(&mut client, patience, || async { Err::<DuplexStream, _>(()) }).await;
+            assert_eq!(outcome.err().map(|error| error.kind()), Some(io::ErrorKind::TimedOut));
+            assert!(start.elapsed() <= waited + Duration::from_millis(5), "{:?}", start.elapsed());
+        }
     }
 }
