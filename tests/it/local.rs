@@ -2,4 +2,5 @@
 
 mod demo;
 mod run;
+mod stat;
 mod survive;

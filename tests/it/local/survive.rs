@@ -33,7 +33,7 @@ struct Kill {
     failures: usize,
 }
 
-const KILLS: [Kill; 7] = [
+const KILLS: [Kill; 9] = [
     // Traffic does not need it.
     Kill { words: &["mesh controller"], until_ms: 0, failures: 0 },
     // One of three replicas: what it was just serving, and what is sent before its death is noticed.
@@ -42,6 +42,9 @@ const KILLS: [Kill; 7] = [
     // The only replica: while it is down.
     Kill { words: &["proxy", "--pod orders-"], until_ms: 6000, failures: 200 },
     Kill { words: &["demo-service orders"], until_ms: 6000, failures: 200 },
+    // Both pages need it, over connections that are bytes to the proxies.
+    Kill { words: &["proxy", "--pod cart-"], until_ms: 6000, failures: 600 },
+    Kill { words: &["demo-service cart"], until_ms: 6000, failures: 600 },
     // Everything goes through these.
     Kill { words: &["proxy", "--pod load-"], until_ms: 6000, failures: 600 },
     Kill { words: &["demo-service web"], until_ms: 6000, failures: 600 },
