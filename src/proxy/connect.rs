@@ -67,12 +67,19 @@ impl Remote {
         if own.is_expired(clock::unix_seconds()) {
             return Err(Error::new(Kind::NoIdentity));
         }
-        let tcp = self.dial(cx).await?;
-        let name = ServerName::IpAddress(self.addr.ip().into());
-        let handshake = TlsConnector::from(own.client(alpn)).connect(name, Io::raw(tcp, bytes::Bytes::new()));
-        let stream = tokio::time::timeout(cx.config.connect_timeout, handshake)
-            .await
-            .map_err(|_| Error::new(Kind::ConnectTimeout))?
+        let shake = async || {
+            let tcp = self.dial(cx).await?;
+            let name = ServerName::IpAddress(self.addr.ip().into());
+            let handshake = TlsConnector::from(own.client(alpn)).connect(name, Io::raw(tcp, bytes::Bytes::new()));
+            let shaken = tokio::time::timeout(cx.config.connect_timeout, handshake).await;
+            shaken.map_err(|_| Error::new(Kind::ConnectTimeout))
+        };
+        let stream = match shake().await? {
+            // Our hello came late, and the peer's proxy took us for a client that waits for the application's greeting.
+            Err(error) if tls::reason(&error) == tls::reason::NOT_TLS => shake().await?,
+            shaken => shaken,
+        };
+        let stream = stream
             .map_err(|error| Error::caused(Kind::PeerIdentity, Refused::Handshake(tls::reason(&error), error)))?;
         let session = stream.get_ref().1;
         let found = tls::peer_id(session.peer_certificates());

@@ -1,7 +1,13 @@
 //! Connections to the workload: mutual TLS from another proxy, the application's own TLS, or plaintext from whoever is
 //! not meshed.
 
-use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, time::Instant};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
@@ -60,7 +66,7 @@ pub(crate) async fn serve(
     mut drain: drain::Watch,
 ) -> Result<(), Error> {
     let patience = Patience {
-        silence: cx.config.detect_wait,
+        silence: cx.config.detect_wait.max(HELLO),
         opening: cx.config.http.header_timeout,
         idle: cx.config.http.idle_timeout,
     };
@@ -193,3 +199,8 @@ impl App {
         }
     }
 }
+
+/// For a peer's ClientHello, before its silence means that it waits for the application to speak. Longer than for the
+/// workload's own connections: a peer sends it at once, and a greeting in its place would break the handshake. Only
+/// clients that are not meshed wait this long, and only where the server speaks first.
+const HELLO: Duration = Duration::from_millis(100);

@@ -34,6 +34,9 @@ pub(crate) struct Patience {
 /// A word that is no known method and ends in the middle: longer than this, and it is no slow HTTP client's.
 const AMBIGUOUS: Duration = Duration::from_millis(200);
 
+/// For a client that may be HTTP to speak when there is nobody to hear it.
+const UNREACHED: Duration = Duration::from_secs(1);
+
 /// What a client may send before the verdict; a ClientHello of 16 KiB fits.
 const MAX_OPENING: usize = 17 << 10;
 /// What a server may say before it is asked.
@@ -70,9 +73,11 @@ where
     };
     match connection {
         Some(connection) => both(client, opening, connection, patience).await,
-        // Nobody there. An HTTP client can still be told so; any other will be closed.
+        // Nobody there. An HTTP client can still be told so; any other must not wait for what will not come.
         None => {
-            timeout_at(Instant::now() + patience.opening, client.read_buf(&mut opening)).await??;
+            // Where servers spoke first lately, the client waits for just that.
+            let wait = if patience.silence.is_zero() { Duration::ZERO } else { UNREACHED.min(patience.opening) };
+            timeout_at(Instant::now() + wait, client.read_buf(&mut opening)).await??;
             decide(client, opening, patience, None).await
         }
     }
@@ -195,5 +200,16 @@ mod tests {
         let outcome = race(&mut client, PATIENCE, || async { Err::<DuplexStream, _>(()) }).await?;
         assert!(matches!(outcome, Outcome::Client { verdict: Client::Http1, speculative: None, .. }));
         Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_waits_for_nobody_only_while_it_may_be_http() {
+        for (silence, waited) in [(PATIENCE.silence, PATIENCE.silence + UNREACHED), (Duration::ZERO, Duration::ZERO)] {
+            let ((mut client, _app), start) = (duplex(64), Instant::now());
+            let patience = Patience { silence, ..PATIENCE };
+            let outcome = race(&mut client, patience, || async { Err::<DuplexStream, _>(()) }).await;
+            assert_eq!(outcome.err().map(|error| error.kind()), Some(io::ErrorKind::TimedOut));
+            assert!(start.elapsed() <= waited + Duration::from_millis(5), "{:?}", start.elapsed());
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, io};
 
-use rustls::{AlertDescription, CertificateError, Error, OtherError};
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError};
 
 use super::verify::Refused;
 
@@ -56,12 +56,16 @@ pub(crate) fn of_rustls(error: &Error) -> &'static str {
         Error::InvalidCertificate(certificate) => of_certificate(certificate),
         Error::NoCertificatesPresented => "no_certificate",
         Error::NoApplicationProtocol => "no_common_alpn",
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => NOT_TLS,
         Error::AlertReceived(alert) => {
             REFUSALS.iter().find(|(refusal, _)| refusal == alert).map_or("handshake", |(_, reason)| reason)
         }
         _ => "handshake",
     }
 }
+
+/// The peer's first bytes were something else than TLS.
+pub(crate) const NOT_TLS: &str = "not_tls";
 
 /// Alerts by which a peer says what it has against us.
 const REFUSALS: [(AlertDescription, &str); 8] = [

@@ -2,3 +2,5 @@
 
 mod demo;
 mod run;
+mod stat;
+mod survive;

@@ -1,6 +1,7 @@
 //! The data plane from outside: real proxies and a real controller on loopback, mutual TLS between them.
 
 mod balance;
+mod certificates;
 mod detect;
 mod foreign;
 mod grpc;

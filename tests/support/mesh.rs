@@ -9,8 +9,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, Permissions},
     net::SocketAddr,
+    os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
 };
 
@@ -22,10 +23,14 @@ use tokio::{net::UnixStream, process::Command};
 use super::{condition::eventually, namespace::Namespace, process::Process, wire::Wire};
 
 const NAMESPACE: &str = "test";
+/// Whom the rules of redirected pods know the proxy by.
+pub(crate) const PROXY_USER: u32 = 2102;
 
 pub(crate) struct Mesh {
     // In the order of their end: first the controller, then its directory.
     controller: Option<Process>,
+    /// How long the certificates it gives are valid.
+    leaf_lifetime: &'static str,
     dir: TempDir,
 }
 
@@ -37,10 +42,19 @@ impl Mesh {
 
     /// The same, with the controller's API at an address that others can reach.
     pub(crate) async fn listening(api: &str) -> Self {
+        Self::new(api, "24h").await
+    }
+
+    /// The same, with certificates that are soon over.
+    pub(crate) async fn with_leaf_lifetime(time: &'static str) -> Self {
+        Self::new("127.0.0.1:0", time).await
+    }
+
+    async fn new(api: &str, leaf_lifetime: &'static str) -> Self {
         // Not the default directory's long name: the paths of sockets are bounded by the system.
         let dir = tempfile::Builder::new().prefix("mt-").tempdir_in("/tmp").expect("a directory");
         fs::create_dir(dir.path().join("endpoints")).expect("a directory");
-        let mut mesh = Self { controller: None, dir };
+        let mut mesh = Self { controller: None, leaf_lifetime, dir };
         mesh.start_controller(api).await;
         mesh
     }
@@ -55,6 +69,7 @@ impl Mesh {
         // A registry of its own: the tests are nobody's local mesh.
         let registry = concat!(env!("CARGO_TARGET_TMPDIR"), "/registry");
         command.args(["controller", "--listen", api, "--source"]).arg(self.path()).env("MESH_LOCAL_DIR", registry);
+        command.args(["--leaf-lifetime", self.leaf_lifetime]);
         let mut process = Process::start("controller", self.path(), &mut command);
         let socket = self.controller_socket();
         eventually("the controller", async || {
@@ -82,7 +97,7 @@ impl Mesh {
     /// A proxy beside a workload of this name, which is also its pod, its service account and its Service.
     pub(crate) fn proxy<'a>(&'a self, name: &'a str) -> Builder<'a> {
         let (ports, upstreams, arguments) = (Vec::new(), Vec::new(), Vec::new());
-        Builder { mesh: self, name, service: name, ports, upstreams, arguments, namespace: None }
+        Builder { mesh: self, name, service: name, ports, upstreams, arguments, pod: None }
     }
 
     /// Writes an EndpointSlice, and waits until the controller has it.
@@ -120,6 +135,14 @@ impl Mesh {
         assert_eq!(status, 200, "{body}");
         let answer: Value = serde_json::from_str(&body).expect("JSON");
         answer["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// Lets another user make sockets in this directory of ours, and look at no other.
+    fn let_in(&self, user: u32, sockets: &Path) {
+        for dir in [self.path().to_owned(), self.path().join(".mesh")] {
+            fs::set_permissions(dir, Permissions::from_mode(0o711)).expect("a directory of ours");
+        }
+        chown(sockets, Some(user), Some(user)).expect("the right to give it away");
     }
 
     fn controller_socket(&self) -> PathBuf {
@@ -166,7 +189,7 @@ impl Slice<'_> {
                 "labels": { "kubernetes.io/service-name": service },
                 "annotations": annotations,
             },
-            "addressType": "IPv4",
+            "addressType": if ports[0].1.is_ipv4() { "IPv4" } else { "IPv6" },
             "ports": ports.iter().map(entry).collect::<Vec<_>>(),
             "endpoints": [{
                 "addresses": [ports[0].1.ip().to_string()],
@@ -185,7 +208,13 @@ pub(crate) struct Builder<'a> {
     ports: Vec<(u16, SocketAddr, &'a str)>,
     upstreams: Vec<&'a str>,
     arguments: Vec<String>,
-    namespace: Option<&'a str>,
+    pod: Option<Pod<'a>>,
+}
+
+/// Where a redirected proxy runs: in a pod of its own, as a user of its own.
+struct Pod<'a> {
+    namespace: &'a Namespace,
+    admin: &'a str,
 }
 
 impl<'a> Builder<'a> {
@@ -211,9 +240,9 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// In another pod than the test itself.
-    pub(crate) fn inside(mut self, namespace: &'a Namespace) -> Self {
-        self.namespace = Some(&namespace.name);
+    /// In another pod than the test itself, as the proxy's own user, with the public admin API at this address.
+    pub(crate) fn inside(mut self, namespace: &'a Namespace, admin: &'a str) -> Self {
+        self.pod = Some(Pod { namespace, admin });
         self
     }
 
@@ -224,17 +253,21 @@ impl<'a> Builder<'a> {
 
     /// Starts the proxy, waits until it is ready, and tells the mesh of its ports.
     pub(crate) async fn start(self) -> Proxy {
-        let Self { mesh, name, service, ports, upstreams, arguments, namespace } = self;
-        let socket = mesh.path().join(format!(".mesh/proxies/{name}.sock"));
-        fs::create_dir_all(socket.parent().expect("a parent")).expect("a writable directory");
+        let Self { mesh, name, service, ports, upstreams, arguments, pod } = self;
+        let sockets = mesh.path().join(".mesh/proxies");
+        let socket = sockets.join(format!("{name}.sock"));
+        fs::create_dir_all(&sockets).expect("a writable directory");
         let binary = env!("CARGO_BIN_EXE_mesh");
-        let mut command = Command::new(if namespace.is_some() { "ip" } else { binary });
-        if let Some(namespace) = namespace {
-            command.args(["netns", "exec", namespace, binary]);
+        let mut command = Command::new(if pod.is_some() { "ip" } else { binary });
+        if let Some(pod) = &pod {
+            mesh.let_in(PROXY_USER, &sockets);
+            command.args(["netns", "exec", &pod.namespace.name, "setpriv", "--clear-groups"]);
+            command.args([format!("--reuid={PROXY_USER}"), format!("--regid={PROXY_USER}"), binary.to_owned()]);
         }
         command.args(["proxy", "--namespace", NAMESPACE, "--pod", name, "--service-account", service]);
         command.args(["--workload", &format!("deploy/{service}"), "--join-token", &mesh.join_token(service).await]);
-        command.args(["--admin", "127.0.0.1:0", "--private-admin", &format!("unix:{}", socket.display())]);
+        let admin = pod.map_or("127.0.0.1:0", |pod| pod.admin);
+        command.args(["--admin", admin, "--private-admin", &format!("unix:{}", socket.display())]);
         command.args(["--workers", "1", "--exit-with-parent"]).args(arguments);
         for (_, app, protocol) in &ports {
             let hint = match *protocol {

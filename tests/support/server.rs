@@ -84,7 +84,23 @@ impl Server {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback address");
+        Self::at(TcpListener::bind("127.0.0.1:0").await.expect("a loopback address"), serve)
+    }
+
+    /// The same as [`tcp`](Self::tcp), on a listener that was made elsewhere.
+    pub(crate) fn on<F>(listener: std::net::TcpListener, serve: impl Fn(Wire) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        listener.set_nonblocking(true).expect("a socket");
+        let listener = TcpListener::from_std(listener).expect("a runtime");
+        Self::at(listener, move |stream| serve(Wire::over(stream)))
+    }
+
+    fn at<F>(listener: TcpListener, serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let addr = listener.local_addr().expect("a bound socket");
         let accepted = Arc::new(AtomicUsize::new(0));
         let (mut tasks, count) = (JoinSet::new(), accepted.clone());

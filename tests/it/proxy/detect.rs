@@ -2,6 +2,10 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,7 +15,7 @@ use tokio::{net::TcpStream, process::Command, time::Instant};
 use super::{Pair, grpc};
 use crate::support::{
     condition::{eventually, within},
-    mesh::Mesh,
+    mesh::{Mesh, Slice},
     process::Process,
     require,
     server::{Server, ok},
@@ -52,6 +56,54 @@ async fn the_greeting_of_a_server_that_speaks_first_comes_at_once() {
     }
     times.sort_unstable();
     assert!(times[times.len() / 2] < GREETING, "greetings took {times:?}");
+}
+
+#[tokio::test]
+async fn a_peer_whose_hello_is_late_is_not_taken_for_a_client_that_waits_for_the_greeting() {
+    let server = Server::tcp(async |mut wire: Wire| {
+        wire.send("220 mail.example ready\r\n").await;
+        wire.rest().await;
+    })
+    .await;
+    let mesh = Mesh::local().await;
+    let app = mesh.proxy("app").numbered_port(25, server.addr, "").start().await;
+    // Late within reason; and so late that the peer has to try again.
+    for (name, delays, connections) in [("late", [40, 40], 1), ("lost", [300, 0], 2)] {
+        let wire = slow_start(app.inbound(server.addr), delays.map(Duration::from_millis)).await;
+        let ports = [(25, wire.addr, "")];
+        mesh.announce(Slice { service: name, pod: name, ports: &ports, account: Some("app"), watched: false }).await;
+        let target = format!("{name}:25");
+        let web = mesh.proxy(&format!("web-{name}")).upstream(&target).start().await;
+        let greeting = Wire::connect(web.outbound(&target)).await.until(b"\r\n").await;
+        assert_eq!(greeting.as_deref(), Some(b"220 mail.example ready\r\n".as_slice()), "{name}");
+        assert_eq!(wire.accepted(), connections, "{name}");
+    }
+}
+
+/// A way to `addr` on which nothing moves for a while: the first and the later connections' delays.
+async fn slow_start(addr: SocketAddr, delays: [Duration; 2]) -> Server {
+    let count = Arc::new(AtomicUsize::new(0));
+    Server::streams(move |mut stream| {
+        let delay = delays[count.fetch_add(1, Ordering::Relaxed).min(1)];
+        async move {
+            let mut onward = TcpStream::connect(addr).await.expect("the proxy listens");
+            tokio::time::sleep(delay).await;
+            // An error here is the end of one of the two.
+            let _ = tokio::io::copy_bidirectional(&mut stream, &mut onward).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_silent_client_is_closed_soon_when_nobody_is_there_to_greet_it() {
+    let mesh = Mesh::local().await;
+    let ports = [(25, free_address(), "")];
+    mesh.announce(Slice { service: "app", pod: "app-0", ports: &ports, account: Some("app"), watched: false }).await;
+    let web = mesh.proxy("web").upstream("app:25").start().await;
+    let mut client = Wire::connect(web.outbound("app:25")).await;
+    let closed = within("the close", Duration::from_secs(5), client.rest()).await;
+    assert_eq!(closed, b"");
 }
 
 #[tokio::test]
