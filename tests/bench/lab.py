@@ -106,8 +106,10 @@ class Process:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def rss_mib(self):
-        pages = (int(pathlib.Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) for pid in self.family())
-        return sum(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        """Resident memory, and how much of it is the process's own: the rest is its executable's file, shared by all."""
+        pages = [pathlib.Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split() for pid in self.family()]
+        mib = os.sysconf("SC_PAGE_SIZE") / 2**20
+        return sum(int(p[1]) for p in pages) * mib, sum(int(p[1]) - int(p[2]) for p in pages) * mib
 
 
 class UnixHttp(http.client.HTTPConnection):
