@@ -36,6 +36,7 @@ enum Command {
     Controller(controller::Args),
     Demo(demo::Args),
     Edges(edges::Args),
+    #[command(hide = true)]
     Proxy(Box<proxy::Args>),
     Run(run::Args),
     Stat(stat::Args),

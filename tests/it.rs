@@ -7,4 +7,5 @@ mod it {
     mod layers;
     mod local;
     mod proxy;
+    mod readme;
 }

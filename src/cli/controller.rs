@@ -9,7 +9,7 @@ use super::ui::Hinted;
 use crate::{
     controller::{self, Controller},
     local::registry,
-    rt::{parent, signal},
+    rt::{limits, parent, signal},
     telemetry::log,
 };
 
@@ -31,6 +31,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         parent::end_with().context("asking to end with the parent process")?;
     }
     log::init(&args.log, args.log_json)?;
+    limits::raise_open_files();
     let name = registry::name_for(&std::path::absolute(&args.controller.source)?);
     let config = args.controller.config(name);
     crate::model::name::label(&config.name).context("--name")?;

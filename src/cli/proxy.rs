@@ -7,6 +7,7 @@ use tokio::{runtime, task::LocalSet};
 
 use crate::{
     proxy::{self, Proxy, config::Config},
+    rt::limits,
     telemetry::log,
 };
 
@@ -22,12 +23,22 @@ pub(super) struct Args {
     log_json: bool,
 }
 
+/// A connection through the proxy takes two descriptors.
+fn warn_of_few_files(max_connections: usize) {
+    if let Some(limit) = limits::raise_open_files()
+        && limit < 2 * max_connections as u64
+    {
+        tracing::warn!(limit, max_connections, "the limit on open files is reached before the limit on connections");
+    }
+}
+
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = Config::new(args.proxy)?;
     if config.exit_with_parent {
         crate::rt::parent::end_with().context("asking to end with the parent process")?;
     }
     let log = log::init(&args.log, args.log_json)?;
+    warn_of_few_files(config.max_connections);
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(LocalSet::new().run_until(async {
         let proxy = Proxy::build(config, log).await?;

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// How fast old latencies are forgotten: after this long without a sample a value has fallen to 37 %.
-pub(crate) const DECAY: Duration = Duration::from_secs(10);
+/// How fast old latencies are forgotten: after this long without a sample a value has fallen to 37 %. Finagle and linkerd
+/// have 10 s; then an endpoint whose first request was slow (a cold cache) is left alone for half a minute. An endpoint that
+/// really is ten times slower is tried about every 7 s with this.
+pub(crate) const DECAY: Duration = Duration::from_secs(3);
 
 /// What an endpoint that has work but has never answered is taken to cost: enough that others go first.
 const UNKNOWN_COST: f64 = 1.0;
@@ -65,7 +67,7 @@ mod tests {
         assert!((ewma.load(0, start) - 0.1).abs() < 1e-9);
         ewma.observe(Duration::from_millis(10), start + Duration::from_secs(1));
         let load = ewma.load(0, start + Duration::from_secs(1));
-        assert!(load > 0.08 && load < 0.1, "{load}");
+        assert!(load > 0.07 && load < 0.1, "{load}");
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub(crate) struct Target {
     original: Option<SocketAddr>,
     state: RefCell<State>,
     known: Cell<bool>,
+    /// Nobody knows the address: connections go where they were going.
+    passes_through: Cell<bool>,
     became_known: Notify,
     server_first_until: Cell<Option<Instant>>,
     observer: Observer,
@@ -55,6 +57,7 @@ impl Target {
             original,
             state: RefCell::new(State { name, hint: ProtocolHint::Unknown, pool: Pool::default(), edge }),
             known: Cell::new(false),
+            passes_through: Cell::new(false),
             became_known: Notify::new(),
             server_first_until: Cell::new(None),
             observer: observer.clone(),
@@ -87,6 +90,7 @@ impl Target {
                 state.edge = self.observer.edge(nobody(&state.name));
             }
         }
+        self.passes_through.set(newest.kind == TargetKind::Unknown);
         let passed_through;
         let endpoints = match (&newest.kind, self.original) {
             (TargetKind::Unknown, Some(addr)) => {
@@ -128,6 +132,15 @@ impl Target {
 
     pub(crate) fn name(&self) -> Rc<str> {
         Rc::clone(&self.state.borrow().name)
+    }
+
+    /// What to call it in labels when the client named a server: for an address that is nobody's Service, `SNI:PORT` says
+    /// more than the address. The set is bounded as all edges are.
+    pub(crate) fn name_with(&self, sni: Option<&str>, port: u16) -> Rc<str> {
+        match sni {
+            Some(sni) if self.passes_through.get() => format!("{sni}:{port}").into(),
+            _ => self.name(),
+        }
     }
 
     pub(crate) fn edge(&self) -> Rc<Edge> {

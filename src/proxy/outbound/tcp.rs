@@ -140,8 +140,9 @@ pub(crate) async fn forward(
 fn edge_of(upstream: &Upstream, target: &Target, what: &What) -> Rc<Edge> {
     let member = upstream.lease.member();
     match what {
-        What::Tls { .. } if !member.endpoint.is_meshed() => {
-            let key = endpoint::edge_key(&member.endpoint, &target.name(), None, Tls::Passthrough);
+        What::Tls { sni } if !member.endpoint.is_meshed() => {
+            let name = target.name_with(sni.as_deref(), member.endpoint.addr.port());
+            let key = endpoint::edge_key(&member.endpoint, &name, None, Tls::Passthrough);
             target.observer().edge(key)
         }
         _ => Rc::clone(&member.reach.edge),
