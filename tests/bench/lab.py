@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -75,7 +76,9 @@ class Process:
     def __init__(self, name, command, log):
         self.name, self.log = name, log
         with open(log, "wb") as output:
-            self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            # The mesh's registry is in here, too: this run has nothing to do with the meshes of whoever starts it.
+            environment = {**os.environ, "MESH_LOCAL_DIR": str(log.parent / "registry")}
+            self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
         self.pid = self.child.pid
 
     def end(self):
@@ -161,7 +164,11 @@ def remove_leftovers():
     """Namespaces of runs that were killed: their name holds the process id of a script that is no more."""
     for name in os.listdir("/run/netns") if os.path.isdir("/run/netns") else []:
         pid = name.removeprefix(PREFIX).split("-")[0]
-        if name.startswith(PREFIX) and pid.isdigit() and not is_run(pid):
+        if not name.startswith(PREFIX) or not pid.isdigit():
+            continue
+        if is_run(pid):
+            print(f"warning: another run (process {pid}) measures at the same time: both are distorted", file=sys.stderr)
+        else:
             subprocess.run(["ip", "netns", "del", name], check=False)
 
 
