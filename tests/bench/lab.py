@@ -162,14 +162,13 @@ def busy_seconds():
 
 def remove_leftovers():
     """Namespaces of runs that were killed: their name holds the process id of a script that is no more."""
-    for name in os.listdir("/run/netns") if os.path.isdir("/run/netns") else []:
-        pid = name.removeprefix(PREFIX).split("-")[0]
-        if not name.startswith(PREFIX) or not pid.isdigit():
-            continue
-        if is_run(pid):
-            print(f"warning: another run (process {pid}) measures at the same time: both are distorted", file=sys.stderr)
-        else:
+    names = os.listdir("/run/netns") if os.path.isdir("/run/netns") else []
+    others = {name: name.removeprefix(PREFIX).split("-")[0] for name in names if name.startswith(PREFIX)}
+    for name, pid in others.items():
+        if not is_run(pid):
             subprocess.run(["ip", "netns", "del", name], check=False)
+    if any(is_run(pid) for pid in others.values()):
+        print("warning: another run measures at the same time: both are distorted", file=sys.stderr)
 
 
 def is_run(pid):
