@@ -64,6 +64,8 @@ kinds! {
     NoIdentity "no-identity" SERVICE_UNAVAILABLE Unavailable;
     /// The connection broke, or the peer reset the stream, after the request was sent.
     Reset "reset" BAD_GATEWAY Unavailable;
+    /// The peer said that it did not process the request, again and again.
+    Unprocessed "unprocessed" BAD_GATEWAY Unavailable;
     /// The peer's answer was not HTTP.
     BadResponse "bad-response" BAD_GATEWAY Internal;
     /// The client's request was not HTTP as the RFCs have it.

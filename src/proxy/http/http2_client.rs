@@ -25,7 +25,7 @@ use super::{
     expect::Asked,
     headers,
     http1_client::Unanswered,
-    http2_server::{CONNECTION_WINDOW, HEADER_TABLE, MAX_STREAMS, STREAM_WINDOW},
+    http2_server::{CONNECTION_WINDOW, HEADER_TABLE, STREAM_WINDOW},
     pump, replay,
 };
 use crate::{
@@ -41,7 +41,11 @@ use crate::{
 
 /// Connections to one address, a worker.
 const MAX_CONNECTIONS: usize = 4;
-/// Streams on a connection before another is opened.
+/// Streams before the peer's SETTINGS are there.
+const INITIAL_STREAMS: usize = 100;
+/// Times that a request is sent which the peer does not process.
+const MAX_ATTEMPTS: usize = 8;
+/// Streams on a connection before another is opened, if the peer does not want fewer.
 const CROWDED: usize = 1024;
 /// A peer that does not answer a ping this long while requests wait for it is gone (linkerd 2.x: 10 s and 3 s).
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -76,8 +80,25 @@ impl Drop for Stream {
 }
 
 impl Connections {
-    /// Sends `request` on a connection that has room. If the peer says that it did not process it, the request comes back.
+    /// Sends `request` on a connection that has room. If the peer says that it did not process it (it refused the stream, or
+    /// is closing the connection), the request goes out once more; then it comes back.
     pub(crate) async fn send(
+        self: &Rc<Self>,
+        mut request: Request,
+        remote: &Remote,
+        cx: &Rc<Context>,
+    ) -> Result<(http::Response<Body>, Stream), Unanswered> {
+        headers::strip_hop_by_hop(request.headers_mut());
+        for _ in 1..MAX_ATTEMPTS {
+            match self.attempt(request, remote, cx).await {
+                Err(Unanswered { error, request: Some(back) }) if error.kind == Kind::Unprocessed => request = back,
+                answered => return answered,
+            }
+        }
+        self.attempt(request, remote, cx).await
+    }
+
+    async fn attempt(
         self: &Rc<Self>,
         mut request: Request,
         remote: &Remote,
@@ -90,18 +111,24 @@ impl Connections {
         connection.streams.set(connection.streams.get() + 1);
         let stream = Stream(connection);
         let asked = request.extensions_mut().remove::<Asked>();
-        headers::strip_hop_by_hop(request.headers_mut());
         let (parts, body) = request.into_parts();
-        let spare = parts.clone();
+        let mut spare = parts.clone();
         let (body, reserve) = if body.is_empty() { (body, None) } else { both(replay::keep(body)) };
-        match exchange(http::Request::from_parts(parts, ()), body, asked, &stream).await {
+        match exchange(http::Request::from_parts(parts, ()), body, asked.as_ref(), &stream).await {
             Ok(response) => Ok((response, stream)),
             Err(error) if is_unprocessed(&error) => {
+                // What is being closed takes nothing more.
+                stream.0.closed.set(stream.0.closed.get() || error.is_go_away());
+                if let Some(asked) = asked {
+                    spare.extensions.insert(asked);
+                }
                 let body = match &reserve {
                     None => Some(Body::empty()),
                     Some(reserve) => reserve.again(),
                 };
-                let error = Error::caused(Kind::Connect, error);
+                // A proxy refuses what its application was not there for: no use to ask it again.
+                let again = error.is_go_away() || remote.identity.is_none();
+                let error = Error::caused(if again { Kind::Unprocessed } else { Kind::Connect }, error);
                 Err(match body {
                     Some(body) => Unanswered::unsent(error, Request::from_parts(spare, body)),
                     None => Unanswered { error, request: None },
@@ -136,7 +163,8 @@ impl Connections {
     fn roomy(&self) -> Option<Rc<Connection>> {
         let open = self.open.borrow();
         let best = open.iter().filter(|c| !c.closed.get()).min_by_key(|c| (c.stalled.get(), c.streams.get()))?;
-        let blocked = best.stalled.get() > 0 || best.streams.get() >= CROWDED;
+        let crowded = CROWDED.min(best.send.current_max_send_streams());
+        let blocked = best.stalled.get() > 0 || best.streams.get() >= crowded;
         (!blocked || open.len() >= MAX_CONNECTIONS).then(|| Rc::clone(best))
     }
 
@@ -182,7 +210,8 @@ async fn handshake(io: Io, cx: &Context) -> Result<(SendRequest<Bytes>, client::
     client::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .initial_max_send_streams(MAX_STREAMS as usize)
+        // Until the peer has said: the least that RFC 9113 section 6.5.2 recommends. More would be refused by many.
+        .initial_max_send_streams(INITIAL_STREAMS)
         .max_header_list_size(u32::try_from(cx.config.http.max_header_bytes).unwrap_or(u32::MAX))
         .header_table_size(HEADER_TABLE)
         .enable_push(false)
@@ -212,7 +241,7 @@ async fn alive(ping_pong: Option<h2::PingPong>, connection: &Connection) {
 async fn exchange(
     head: http::Request<()>,
     body: Body,
-    asked: Option<Asked>,
+    asked: Option<&Asked>,
     stream: &Stream,
 ) -> Result<http::Response<Body>, h2::Error> {
     let end = body.is_empty();
@@ -229,7 +258,7 @@ async fn exchange(
     }
     let response = match asked {
         None => response.await?,
-        Some(asked) => interim(&mut response, &asked).await?.await?,
+        Some(asked) => interim(&mut response, asked).await?.await?,
     };
     Ok(response.map(Body::http2))
 }

@@ -28,8 +28,6 @@ use crate::{
 pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
 /// A connection's: all its streams together.
 pub(crate) const CONNECTION_WINDOW: u32 = 16 << 20;
-/// Streams at a time on one connection.
-pub(crate) const MAX_STREAMS: u32 = 4096;
 /// Half of it may be headers that a peer made us remember; the default of HPACK.
 pub(crate) const HEADER_TABLE: u32 = 4096;
 

@@ -85,7 +85,7 @@ pub(crate) fn note(lease: &Lease, outcome: Result<(StatusCode, Instant, Instant)
             return;
         }
         Err(error) => match error.kind {
-            Kind::Connect | Kind::ConnectTimeout | Kind::PeerIdentity => member.connect_failed(),
+            Kind::Connect | Kind::ConnectTimeout | Kind::PeerIdentity | Kind::Unprocessed => member.connect_failed(),
             Kind::Reset | Kind::BadResponse => member.reset(),
             _ => return,
         },

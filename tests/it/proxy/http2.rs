@@ -50,3 +50,46 @@ async fn streams_of_one_connection_are_answered_side_by_side() {
         assert!(samples.keys().any(|labels| labels.contains("tls=\"mtls\"")), "{samples:#?}");
     }
 }
+
+/// An application that takes few streams at a time, and closes each connection (GOAWAY) after a few.
+async fn reluctant() -> Server {
+    Server::streams(|stream| async move {
+        let mut builder = h2::server::Builder::new();
+        let mut connection =
+            builder.max_concurrent_streams(4).handshake::<_, Bytes>(stream).await.expect("a proxy that speaks HTTP/2");
+        let mut served = 0;
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            served += 1;
+            if served == 30 {
+                connection.graceful_shutdown();
+            }
+            let mut body = respond.send_response(Response::new(()), false).expect("an open stream");
+            body.send_data(Bytes::from_static(b"done"), true).expect("an open stream");
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn requests_that_the_application_refuses_unprocessed_are_sent_again() {
+    let server = reluctant().await;
+    let pair = Pair::around(&server, "").await;
+    let mut tasks = JoinSet::new();
+    let client = connect(pair.addr(), &mut tasks).await;
+    for _ in 0..3 {
+        let mut requests = JoinSet::new();
+        for n in 0..64 {
+            let mut client = client.clone();
+            requests.spawn(async move {
+                let request = Request::post("http://app/").body(Full::new(Bytes::from(format!("{n}"))));
+                let response = client.send_request(request.expect("a request")).await.expect("a response");
+                let reason = response.headers().get("mesh-proxy-error").cloned();
+                assert_eq!((response.status().as_u16(), reason), (200, None), "request {n}");
+            });
+        }
+        while let Some(done) = requests.join_next().await {
+            done.expect("a request that passes");
+        }
+    }
+    assert!(server.accepted() > 3, "the application closed connections: {}", server.accepted());
+}
