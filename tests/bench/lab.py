@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -75,7 +76,9 @@ class Process:
     def __init__(self, name, command, log):
         self.name, self.log = name, log
         with open(log, "wb") as output:
-            self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            # The mesh's registry is in here, too: this run has nothing to do with the meshes of whoever starts it.
+            environment = {**os.environ, "MESH_LOCAL_DIR": str(log.parent / "registry")}
+            self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
         self.pid = self.child.pid
 
     def end(self):
@@ -106,8 +109,10 @@ class Process:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def rss_mib(self):
-        pages = (int(pathlib.Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) for pid in self.family())
-        return sum(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        """Resident memory, and how much of it is the process's own: the rest is its executable's file, shared by all."""
+        pages = [pathlib.Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split() for pid in self.family()]
+        mib = os.sysconf("SC_PAGE_SIZE") / 2**20
+        return sum(int(p[1]) for p in pages) * mib, sum(int(p[1]) - int(p[2]) for p in pages) * mib
 
 
 class UnixHttp(http.client.HTTPConnection):
@@ -157,10 +162,13 @@ def busy_seconds():
 
 def remove_leftovers():
     """Namespaces of runs that were killed: their name holds the process id of a script that is no more."""
-    for name in os.listdir("/run/netns") if os.path.isdir("/run/netns") else []:
-        pid = name.removeprefix(PREFIX).split("-")[0]
-        if name.startswith(PREFIX) and pid.isdigit() and not is_run(pid):
+    names = os.listdir("/run/netns") if os.path.isdir("/run/netns") else []
+    others = {name: name.removeprefix(PREFIX).split("-")[0] for name in names if name.startswith(PREFIX)}
+    for name, pid in others.items():
+        if not is_run(pid):
             subprocess.run(["ip", "netns", "del", name], check=False)
+    if any(is_run(pid) for pid in others.values()):
+        print("warning: another run measures at the same time: both are distorted", file=sys.stderr)
 
 
 def is_run(pid):

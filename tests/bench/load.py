@@ -93,7 +93,7 @@ def offer(lab, scenario, connections, port, seconds, proxies):
         url += "blob" if scenario.protocol == "opaque" else ""
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", REPORT, url]
     load = lab.start("load", CLIENT, LOAD_CPU, command)
-    deadline, rss, load_cpu = time.monotonic() + seconds + 20, [0.0] * len(proxies), 0.0
+    deadline, rss, load_cpu = time.monotonic() + seconds + 20, [(0.0, 0.0)] * len(proxies), 0.0
     while load.child.poll() is None:
         if time.monotonic() > deadline:
             raise Failure(f"{command[0]} did not end")

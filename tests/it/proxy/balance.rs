@@ -93,11 +93,12 @@ async fn a_replica_that_breaks_every_request_is_left_alone_after_the_first_failu
     mesh.announce_plain("app", "app-1", broken.addr).await;
     let web = mesh.proxy("web").upstream("app").start().await;
     let statuses = load(web.outbound("app"), 1, 200).await;
-    let failed = statuses.iter().filter(|status| **status == 502).count();
     // It did get the request, so the request may not be sent again: a failure that the client must see.
-    assert_eq!(failed + count.load(Ordering::Relaxed), 200, "{statuses:?}");
-    assert!(failed <= 10 && broken.accepted() <= 12, "{failed} failures, {} connections", broken.accepted());
-    assert!(statuses[100..].iter().all(|status| *status == 200), "{statuses:?}");
+    let failures = |statuses: &[u16]| statuses.iter().filter(|status| **status == 502).count();
+    let (first, second) = statuses.split_at(100);
+    assert_eq!(failures(&statuses) + count.load(Ordering::Relaxed), 200, "{statuses:?}");
+    // A few until it is out of the rotation; later at most one for each probe, which come ever more rarely.
+    assert!(failures(first) <= 8 && failures(second) <= 2, "{statuses:?}");
 }
 
 #[tokio::test]
