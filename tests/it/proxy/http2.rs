@@ -167,3 +167,32 @@ async fn an_error_of_the_proxys_own_has_no_body_when_only_the_head_was_asked_for
     assert_eq!(response.status(), 503);
     assert!(response.into_body().collect().await.expect("an end of the stream").to_bytes().is_empty());
 }
+
+#[tokio::test]
+async fn an_endpoint_that_is_gone_is_not_held_on_to() {
+    let closed = Arc::new(Notify::new());
+    let notify = closed.clone();
+    let server = Server::streams(move |stream| {
+        let closed = notify.clone();
+        async move {
+            let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            let _ = connection
+                .serve_connection(TokioIo::new(stream), service_fn(async |r| infallible(echo(r).await)))
+                .await;
+            closed.notify_one();
+        }
+    })
+    .await;
+    let mesh = Mesh::local().await;
+    mesh.announce_plain("app", "app-0", server.addr).await;
+    let web = mesh.proxy("web").upstream("app").start().await;
+    let mut tasks = JoinSet::new();
+    let mut client = connect(web.outbound("app"), &mut tasks).await;
+    assert_eq!(client.send_request(get("/")).await.expect("a response").status(), 200);
+    std::fs::remove_file(mesh.path().join("endpoints/app-0.yaml")).expect("it was announced");
+    within("the end of the connection to it", Duration::from_secs(10), closed.notified()).await;
+}
+
+fn infallible<T>(value: T) -> Result<T, Infallible> {
+    Ok(value)
+}
