@@ -196,3 +196,47 @@ async fn an_endpoint_that_is_gone_is_not_held_on_to() {
 fn infallible<T>(value: T) -> Result<T, Infallible> {
     Ok(value)
 }
+
+#[tokio::test]
+async fn clients_that_give_up_by_the_hundred_cost_others_nothing() {
+    let go_on = Arc::new(Notify::new());
+    let finish = go_on.clone();
+    let server = Server::streams(move |stream| {
+        let go_on = finish.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let go_on = go_on.clone();
+            async move {
+                if request.uri().path() == "/long" {
+                    go_on.notified().await;
+                }
+                infallible(Response::new(Full::new(Bytes::from(vec![b'x'; 2000]))))
+            }
+        });
+        async move {
+            // Most servers have no such limits.
+            let mut connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            connection.max_pending_accept_reset_streams(100_000).max_local_error_reset_streams(None);
+            let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+        }
+    })
+    .await;
+    let pair = Pair::around(&server, "kubernetes.io/h2c").await;
+    let mut tasks = JoinSet::new();
+    let mut patient = connect(pair.addr(), &mut tasks).await;
+    let long = tokio::spawn(patient.send_request(get("/long")));
+    for round in 0..30 {
+        let mut connection = JoinSet::new();
+        let client = connect(pair.addr(), &mut connection).await;
+        let mut requests = JoinSet::new();
+        for _ in 0..200 {
+            requests.spawn(client.clone().send_request(get("/")));
+        }
+        // At one time or another just when the answers are on their way.
+        tokio::time::sleep(Duration::from_millis(round % 15)).await;
+        connection.shutdown().await;
+        requests.shutdown().await;
+    }
+    go_on.notify_one();
+    let response = within("the long one", Duration::from_secs(5), long).await.expect("a task that ends");
+    assert_eq!(response.expect("a response").status(), 200);
+}
