@@ -106,7 +106,8 @@ async fn a_connection_that_the_application_winds_down_gets_no_new_request() {
     let pair = Pair::around(&server, "kubernetes.io/h2c").await;
     let mut tasks = JoinSet::new();
     let mut client = connect(pair.addr(), &mut tasks).await;
-    let long = tokio::spawn(client.clone().send_request(get("/long")));
+    let mut long = JoinSet::new();
+    long.spawn(client.clone().send_request(get("/long")));
     assert_eq!(client.send_request(get("/")).await.expect("a response").status(), 200);
     ending.notify_one();
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -115,7 +116,7 @@ async fn a_connection_that_the_application_winds_down_gets_no_new_request() {
         assert_eq!(response.status(), 200, "request {n}: {response:?}");
     }
     go_on.notify_one();
-    let response = within("the long one", Duration::from_secs(5), long).await.expect("a task that ends");
+    let response = within("the long one", Duration::from_secs(5), long.join_all()).await.remove(0);
     assert_eq!(response.expect("a response").status(), 200);
     assert_eq!(server.accepted(), 2);
 }
@@ -223,7 +224,8 @@ async fn clients_that_give_up_by_the_hundred_cost_others_nothing() {
     let pair = Pair::around(&server, "kubernetes.io/h2c").await;
     let mut tasks = JoinSet::new();
     let mut patient = connect(pair.addr(), &mut tasks).await;
-    let long = tokio::spawn(patient.send_request(get("/long")));
+    let mut long = JoinSet::new();
+    long.spawn(patient.send_request(get("/long")));
     for round in 0..30 {
         let mut connection = JoinSet::new();
         let client = connect(pair.addr(), &mut connection).await;
@@ -237,6 +239,6 @@ async fn clients_that_give_up_by_the_hundred_cost_others_nothing() {
         requests.shutdown().await;
     }
     go_on.notify_one();
-    let response = within("the long one", Duration::from_secs(5), long).await.expect("a task that ends");
+    let response = within("the long one", Duration::from_secs(5), long.join_all()).await.remove(0);
     assert_eq!(response.expect("a response").status(), 200);
 }
