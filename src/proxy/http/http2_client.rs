@@ -253,6 +253,9 @@ async fn handshake(io: Io, cx: &Context) -> Result<(SendRequest<Bytes>, client::
         .max_header_list_size(u32::try_from(cx.config.http.max_header_bytes).unwrap_or(u32::MAX))
         .header_table_size(HEADER_TABLE)
         .enable_push(false)
+        // An answer that crosses its request's reset counts as the peer's error, over the connection's whole life: those
+        // who give up must not cost the others their connection.
+        .max_local_error_reset_streams(None)
         .handshake(io)
         .await
         .map_err(classify)

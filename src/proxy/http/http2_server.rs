@@ -51,7 +51,14 @@ where
     H: Fn(Request) -> F + Clone + 'static,
     F: Future<Output = Answer> + 'static,
 {
-    let handshake = tokio::time::timeout(limits.header_timeout, builder(limits).handshake(io));
+    let mut builder = builder(limits);
+    if matches!(io, Io::TlsServer(_)) {
+        // A link carries the requests of many clients: those who give up must not cost the others their connection.
+        builder
+            .max_pending_accept_reset_streams(usize::try_from(limits.max_streams).unwrap_or(usize::MAX))
+            .max_local_error_reset_streams(None);
+    }
+    let handshake = tokio::time::timeout(limits.header_timeout, builder.handshake(io));
     let mut connection = handshake.await.map_err(|_| Error::new(Kind::SlowClient))?.map_err(broken)?;
     let mut tick = tokio::time::interval(limits.idle_timeout.max(Duration::from_millis(50)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

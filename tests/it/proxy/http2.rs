@@ -149,7 +149,8 @@ async fn a_connection_that_the_application_winds_down_gets_no_new_request() {
     let pair = Pair::around(&server, "kubernetes.io/h2c").await;
     let mut tasks = JoinSet::new();
     let mut client = connect(pair.addr(), &mut tasks).await;
-    let long = tokio::spawn(client.clone().send_request(get("/long")));
+    let mut long = JoinSet::new();
+    long.spawn(client.clone().send_request(get("/long")));
     assert_eq!(client.send_request(get("/")).await.expect("a response").status(), 200);
     ending.notify_one();
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -158,7 +159,7 @@ async fn a_connection_that_the_application_winds_down_gets_no_new_request() {
         assert_eq!(response.status(), 200, "request {n}: {response:?}");
     }
     go_on.notify_one();
-    let response = within("the long one", Duration::from_secs(5), long).await.expect("a task that ends");
+    let response = within("the long one", Duration::from_secs(5), long.join_all()).await.remove(0);
     assert_eq!(response.expect("a response").status(), 200);
     assert_eq!(server.accepted(), 2);
 }
@@ -209,4 +210,78 @@ async fn an_error_of_the_proxys_own_has_no_body_when_only_the_head_was_asked_for
     let response = client.send_request(request).await.expect("a response");
     assert_eq!(response.status(), 503);
     assert!(response.into_body().collect().await.expect("an end of the stream").to_bytes().is_empty());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_gone_is_not_held_on_to() {
+    let closed = Arc::new(Notify::new());
+    let notify = closed.clone();
+    let server = Server::streams(move |stream| {
+        let closed = notify.clone();
+        async move {
+            let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            let _ = connection
+                .serve_connection(TokioIo::new(stream), service_fn(async |r| infallible(echo(r).await)))
+                .await;
+            closed.notify_one();
+        }
+    })
+    .await;
+    let mesh = Mesh::local().await;
+    mesh.announce_plain("app", "app-0", server.addr).await;
+    let web = mesh.proxy("web").upstream("app").start().await;
+    let mut tasks = JoinSet::new();
+    let mut client = connect(web.outbound("app"), &mut tasks).await;
+    assert_eq!(client.send_request(get("/")).await.expect("a response").status(), 200);
+    std::fs::remove_file(mesh.path().join("endpoints/app-0.yaml")).expect("it was announced");
+    within("the end of the connection to it", Duration::from_secs(10), closed.notified()).await;
+}
+
+fn infallible<T>(value: T) -> Result<T, Infallible> {
+    Ok(value)
+}
+
+#[tokio::test]
+async fn clients_that_give_up_by_the_hundred_cost_others_nothing() {
+    let go_on = Arc::new(Notify::new());
+    let finish = go_on.clone();
+    let server = Server::streams(move |stream| {
+        let go_on = finish.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let go_on = go_on.clone();
+            async move {
+                if request.uri().path() == "/long" {
+                    go_on.notified().await;
+                }
+                infallible(Response::new(Full::new(Bytes::from(vec![b'x'; 2000]))))
+            }
+        });
+        async move {
+            // Most servers have no such limits.
+            let mut connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            connection.max_pending_accept_reset_streams(100_000).max_local_error_reset_streams(None);
+            let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+        }
+    })
+    .await;
+    let pair = Pair::around(&server, "kubernetes.io/h2c").await;
+    let mut tasks = JoinSet::new();
+    let mut patient = connect(pair.addr(), &mut tasks).await;
+    let mut long = JoinSet::new();
+    long.spawn(patient.send_request(get("/long")));
+    for round in 0..30 {
+        let mut connection = JoinSet::new();
+        let client = connect(pair.addr(), &mut connection).await;
+        let mut requests = JoinSet::new();
+        for _ in 0..200 {
+            requests.spawn(client.clone().send_request(get("/")));
+        }
+        // At one time or another just when the answers are on their way.
+        tokio::time::sleep(Duration::from_millis(round % 15)).await;
+        connection.shutdown().await;
+        requests.shutdown().await;
+    }
+    go_on.notify_one();
+    let response = within("the long one", Duration::from_secs(5), long.join_all()).await.remove(0);
+    assert_eq!(response.expect("a response").status(), 200);
 }
