@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -23,6 +23,11 @@ pub(crate) fn bind(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpListener
         listeners.push(bind_one(addr, true)?);
     }
     Ok(listeners)
+}
+
+/// Is this an address of ours? Only such can be bound; a datagram socket that is bound and dropped disturbs nobody.
+pub(crate) fn is_local(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
 }
 
 fn bind_one(addr: SocketAddr, shared: bool) -> io::Result<TcpListener> {
@@ -46,6 +51,13 @@ mod tests {
         let refused = bind(taken[0].local_addr()?, 2).map(drop);
         assert_eq!(refused.map_err(|error| error.kind()), Err(io::ErrorKind::AddrInUse));
         Ok(())
+    }
+
+    #[test]
+    fn only_addresses_of_ours_are_local() {
+        for (ip, local) in [("127.0.0.1", true), ("192.0.2.1", false), ("2001:db8::1", false)] {
+            assert_eq!(ip.parse().map(is_local), Ok(local), "{ip}");
+        }
     }
 
     #[test]

@@ -72,6 +72,8 @@ pub(crate) enum Tls {
     Mutual,
     /// The peer has no proxy.
     NotMeshed,
+    /// It stays within the pod.
+    Loopback,
     /// The application's own TLS.
     Passthrough,
     Unknown,
@@ -102,6 +104,7 @@ impl Tls {
         match self {
             Self::Mutual => label::MUTUAL,
             Self::NotMeshed => "not_meshed",
+            Self::Loopback => "loopback",
             Self::Passthrough => "passthrough",
             Self::Unknown => "unknown",
         }

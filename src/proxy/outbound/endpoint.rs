@@ -40,9 +40,10 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    pub(crate) fn new(endpoint: &Endpoint, target: &Rc<str>, observer: &Observer) -> Self {
+    /// `plain`: why it would be reached in plaintext, should it not be meshed.
+    pub(crate) fn new(endpoint: &Endpoint, target: &Rc<str>, plain: Tls, observer: &Observer) -> Self {
         let peer_id = endpoint.identity.as_ref().map(|id| Rc::from(id.to_string()));
-        let tls = if endpoint.is_meshed() { Tls::Mutual } else { Tls::NotMeshed };
+        let tls = if endpoint.is_meshed() { Tls::Mutual } else { plain };
         let edge = observer.edge(edge_key(endpoint, target, peer_id, tls));
         Self { remote: Remote::of(endpoint, Rc::clone(&edge)), edge, http1: Rc::default(), http2: Rc::default() }
     }

@@ -17,6 +17,7 @@ use crate::{
         endpoint::Endpoint,
         service::{self, ProtocolHint, TargetKind},
     },
+    net::listen,
     proxy::{
         balance::pool::Pool,
         error::{Error, Kind},
@@ -99,10 +100,25 @@ impl Target {
             }
             _ => &newest.endpoints,
         };
+        let endpoints: Vec<Endpoint> = endpoints.iter().map(|endpoint| self.within_reach(endpoint)).collect();
         let State { name, pool, .. } = &mut *state;
-        pool.update(endpoints, now, |endpoint| Reach::new(endpoint, name, &self.observer));
+        pool.update(&endpoints, now, |endpoint| {
+            let plain = if self.is_own_pod(endpoint) { Tls::Loopback } else { Tls::NotMeshed };
+            Reach::new(endpoint, name, plain, &self.observer)
+        });
         self.known.set(true);
         self.became_known.notify_waiters();
+    }
+
+    /// A pod that calls itself does not meet its own proxy on the way, which the rules let through to the application.
+    fn within_reach(&self, endpoint: &Endpoint) -> Endpoint {
+        let identity = endpoint.identity.clone().filter(|_| !self.is_own_pod(endpoint));
+        Endpoint { identity, ..endpoint.clone() }
+    }
+
+    /// Only where connections are redirected has a pod an address of its own.
+    fn is_own_pod(&self, endpoint: &Endpoint) -> bool {
+        self.original.is_some() && listen::is_local(endpoint.addr.ip())
     }
 
     /// Waits for the controller's first word.

@@ -71,7 +71,7 @@ struct Cluster {
     outside: Server,
     _apps: Vec<Server>,
     client: Namespace,
-    _server: Namespace,
+    server: Namespace,
     node: Namespace,
 }
 
@@ -112,7 +112,7 @@ impl Cluster {
         let redirects = ["--inbound-redirect", "[::]:4143", "--outbound-redirect", "[::]:4140"];
         let app = mesh.proxy("app").inside(&server, "10.99.2.2:4191").args(redirects).start().await;
         let web = mesh.proxy("web").inside(&client, "10.99.1.2:4191").args(redirects).start().await;
-        Some(Self { web, app, _mesh: mesh, outside, _apps: apps, client, _server: server, node })
+        Some(Self { web, app, _mesh: mesh, outside, _apps: apps, client, server, node })
     }
 
     /// What curl in a pod gets; `None` when it fails.
@@ -219,6 +219,21 @@ async fn what_is_no_service_passes_through_both_ways() {
     let direct = Cluster::curl(&cluster.client, &format!("http://{}/pod", at(SERVER[1], APP))).await;
     assert_eq!(direct.as_deref(), Some("GET /pod HTTP/1.1"));
     has(&cluster.web, "mesh_requests_total", &["tls=\"mtls\"", &format!("target=\"{}", at(SERVER[1], APP))]).await;
+}
+
+#[tokio::test]
+async fn a_pod_reaches_itself_by_its_own_service_without_leaving() {
+    let Some(cluster) = Cluster::start().await else { return };
+    // Each of its addresses gets its turn.
+    for n in 0..4 {
+        let url = format!("http://{}/self/{n}", at(SERVICE[0], 80));
+        let answer = format!("GET /self/{n} HTTP/1.1");
+        assert_eq!(Cluster::curl(&cluster.server, &url).await, Some(answer));
+    }
+    let expected = ["direction=\"outbound\"", "target=\"test/app:80\"", "tls=\"loopback\""];
+    has(&cluster.app, "mesh_requests_total", &expected).await;
+    let (stream, begun) = cluster.server.connect(at(SERVICE[0], MAIL[0]));
+    assert!(wire(stream).until(b"\r\n").await.is_some(), "no greeting after {:?}", begun.elapsed());
 }
 
 #[tokio::test]
