@@ -252,8 +252,10 @@ impl HttpBody for Body {
 /// A body that is dropped before its end was given up by its reader: its record says so by not being finished.
 impl Drop for Body {
     fn drop(&mut self) {
-        if self.tail.is_some() && self.is_end_stream() {
+        if self.is_end_stream() {
             self.complete();
+        } else if let Some(busy) = &self.busy {
+            busy.cut();
         }
     }
 }

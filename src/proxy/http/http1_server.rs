@@ -55,7 +55,6 @@ where
     });
     // Not `pipeline_flush`: with it hyper never sends its 400 or 431, because the head that it refuses is still in its buffer.
     let mut connection = http1::Builder::new()
-        .half_close(true)
         .auto_date_header(false)
         .max_headers(limits.max_headers)
         .max_header_size(limits.max_header_bytes)
@@ -85,7 +84,10 @@ where
         }
     };
     let Err(error) = ended else {
-        drop(connection);
+        // An answer that came before the end of its request must not be overtaken by a reset either.
+        if let Some(parts) = connection.into_parts().filter(|_| phase.was_cut()) {
+            linger(parts.io.into_inner()).await;
+        }
         // An upgraded connection still counts as what it was: nothing is sent, it ends with the last sender.
         let _ = joins.recv().await;
         return Ok(());
@@ -143,4 +145,4 @@ async fn linger(mut io: impl AsyncRead + AsyncWrite + Unpin) {
 }
 
 const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 1 << 20;
+const LINGER_BYTES: usize = 64 << 20;

@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -34,11 +34,20 @@ struct Inner {
     since_ms: AtomicU64,
     /// Bodies of the present exchange that have not ended: the request's and the response's.
     bodies: AtomicUsize,
+    /// A body was dropped before its end.
+    cut: AtomicBool,
 }
 
 /// Held by a body: the exchange lasts until both have ended, whichever does first.
 #[derive(Debug)]
 pub(crate) struct Busy(Phase);
+
+impl Busy {
+    /// Its body is dropped before its end: there may be bytes of it that nobody reads.
+    pub(crate) fn cut(&self) {
+        self.0.0.cut.store(true, Relaxed);
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
@@ -61,7 +70,13 @@ impl Phase {
     /// A connection that has begun to send a request if `reading`, else an idle one.
     pub(crate) fn new(reading: bool, now: Instant) -> Self {
         let phase = AtomicU8::new(if reading { HEAD } else { IDLE });
-        Self(Arc::new(Inner { start: now, phase, since_ms: AtomicU64::new(0), bodies: AtomicUsize::new(0) }))
+        Self(Arc::new(Inner {
+            start: now,
+            phase,
+            since_ms: AtomicU64::new(0),
+            bodies: AtomicUsize::new(0),
+            cut: AtomicBool::new(false),
+        }))
     }
 
     /// A request's head is complete: until this and what is made from it are dropped, the connection is at work.
@@ -69,6 +84,11 @@ impl Phase {
         self.0.bodies.fetch_add(1, Relaxed);
         self.0.phase.store(BUSY, Relaxed);
         Busy(self.clone())
+    }
+
+    /// Whether bytes may have been left unread: then closing at once would reset the connection.
+    pub(crate) fn was_cut(&self) -> bool {
+        self.0.cut.load(Relaxed)
     }
 
     fn read(&self) {
