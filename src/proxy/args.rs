@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::identity;
+use super::{config::HttpLimits, identity};
 
 /// One sidecar: what it serves, what it listens on, and its limits.
 #[derive(Debug, clap::Args)]
@@ -77,8 +77,8 @@ pub(super) struct Limits {
     /// Open connections that are accepted, the whole proxy; beyond it they are refused with 503.
     #[arg(long, env = "MESH_MAX_CONNECTIONS", default_value_t = 20_000)]
     pub(super) max_connections: usize,
-    /// Headers of a message.
-    #[arg(long, env = "MESH_MAX_HEADERS", default_value_t = 128)]
+    /// Headers of a message; up to the default they cost no allocation.
+    #[arg(long, env = "MESH_MAX_HEADERS", default_value_t = HttpLimits::FREE_HEADERS)]
     pub(super) max_headers: usize,
     /// Bytes of a message's head; beyond it 431.
     #[arg(long, env = "MESH_MAX_HEADER_BYTES", default_value_t = 64 << 10, value_parser = at_least_8k)]

@@ -51,6 +51,17 @@ pub(crate) struct HttpLimits {
     pub(crate) idle_timeout: Duration,
 }
 
+impl HttpLimits {
+    /// hyper parses this many headers on the stack, as long as it is not told of a limit; any other number costs it an
+    /// allocation a message.
+    pub(crate) const FREE_HEADERS: usize = 100;
+
+    /// The limit to tell hyper of, if any.
+    pub(crate) fn told_headers(&self) -> Option<usize> {
+        (self.max_headers != Self::FREE_HEADERS).then_some(self.max_headers)
+    }
+}
+
 /// An explicit inbound listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Inbound {

@@ -150,11 +150,12 @@ async fn connect(remote: &Remote, cx: &Rc<Context>) -> Result<SendRequest<Body>,
 
 /// A hyper client on `io`; its connection is driven by a task of its own.
 async fn handshake(io: Io, remote: &Remote, cx: &Context) -> Result<SendRequest<Body>, Error> {
-    let (send, connection) = http1::Builder::new()
-        .max_headers(cx.config.http.max_headers)
-        .handshake(TokioIo::new(io))
-        .await
-        .map_err(|error| Error::caused(Kind::Connect, error))?;
+    let mut builder = http1::Builder::new();
+    if let Some(max) = cx.config.http.told_headers() {
+        builder.max_headers(max);
+    }
+    let (send, connection) =
+        builder.handshake(TokioIo::new(io)).await.map_err(|error| Error::caused(Kind::Connect, error))?;
     // Holds no drain watch: it serves requests that hold one, and is idle otherwise.
     let counted = remote.count(Protocol::Http1);
     tokio::task::spawn_local(async move {

@@ -54,12 +54,12 @@ where
         async move { Ok::<_, Infallible>(response.await.map(|body| body.keep(busy))) }
     });
     // Not `pipeline_flush`: with it hyper never sends its 400 or 431, because the head that it refuses is still in its buffer.
-    let mut connection = http1::Builder::new()
-        .auto_date_header(false)
-        .max_headers(limits.max_headers)
-        .max_header_size(limits.max_header_bytes)
-        .serve_connection(watched, service)
-        .with_upgrades();
+    let mut builder = http1::Builder::new();
+    builder.auto_date_header(false).max_header_size(limits.max_header_bytes);
+    if let Some(max) = limits.told_headers() {
+        builder.max_headers(max);
+    }
+    let mut connection = builder.serve_connection(watched, service).with_upgrades();
     let mut tick = tokio::time::interval(tick_interval(limits));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut draining = false;
