@@ -27,6 +27,7 @@ use crate::{
 pub(crate) mod admin;
 pub(crate) mod args;
 pub(crate) mod balance;
+pub(crate) mod carry;
 pub(crate) mod config;
 pub(crate) mod connect;
 pub(crate) mod context;

@@ -24,11 +24,11 @@ pub(super) struct Args {
 }
 
 /// A connection through the proxy takes two descriptors.
-fn warn_of_few_files(max_connections: usize) {
+fn raise_open_files(max_connections: usize) {
     if let Some(limit) = limits::raise_open_files()
         && limit < 2 * max_connections as u64
     {
-        tracing::warn!(limit, max_connections, "the limit on open files is reached before the limit on connections");
+        tracing::info!(limit, max_connections, "the limit on open files is reached before the limit on connections");
     }
 }
 
@@ -38,7 +38,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         crate::rt::parent::end_with().context("asking to end with the parent process")?;
     }
     let log = log::init(&args.log, args.log_json)?;
-    warn_of_few_files(config.max_connections);
+    raise_open_files(config.max_connections);
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(LocalSet::new().run_until(async {
         let proxy = Proxy::build(config, log).await?;

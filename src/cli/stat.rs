@@ -105,7 +105,7 @@ pub(super) async fn page(mesh: &Mesh, scope: &Scope, question: &Question) -> any
 fn render(view: &View, rows: &[Row], scope: &Scope) -> Page {
     let mut notes = scope::missing(&view.unreachable);
     if rows.is_empty() && view.unreachable.is_empty() {
-        notes.push("nothing in the mesh is called so (`mesh stat all` lists what there is)".to_owned());
+        notes.push("nothing in the mesh matches (`mesh stat all` lists what there is)".to_owned());
     } else if !rows.iter().any(|row| row.totals.has_traffic()) {
         notes.push(format!("no traffic in the last {}", duration::format(scope.window)));
     }

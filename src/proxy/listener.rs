@@ -281,4 +281,23 @@ mod tests {
         drop(a);
         assert!(admission.enter(0, 1).is_some());
     }
+
+    #[tokio::test]
+    async fn a_connection_lost_to_a_bug_gives_its_place_back_and_leaves_the_others_alone() {
+        let admission = Arc::new(Admission::new(1, 1, 2));
+        let (doomed, other) = (admission.enter(0, 0), admission.enter(0, 0));
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                let bug = tokio::task::spawn_local(async move {
+                    let _place = doomed;
+                    tokio::task::yield_now().await;
+                    panic!("a bug");
+                });
+                let other = tokio::task::spawn_local(async move { other.is_some() });
+                assert!(bug.await.is_err());
+                assert_eq!(other.await.ok(), Some(true));
+            })
+            .await;
+        assert!(admission.enter(0, 0).is_some());
+    }
 }

@@ -3,15 +3,16 @@
 use std::{net::SocketAddr, rc::Rc};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{
     endpoint::{self, Lease},
     target::Target,
 };
 use crate::{
-    net::splice::{self, Side},
+    net::splice::Side,
     proxy::{
+        carry::carry,
         context::Context,
         error::{Error, Kind},
         io::Io,
@@ -94,13 +95,13 @@ async fn connect(target: &Target, alpn: Alpn, cx: &Rc<Context>) -> Result<Upstre
 /// # Errors
 /// When no endpoint was reached, or one side broke off.
 pub(crate) async fn forward(
-    mut client: Io,
+    client: Io,
     target: &Target,
     what: What,
     speculative: Option<(Upstream, Bytes)>,
     cx: &Rc<Context>,
 ) -> Result<(), Error> {
-    let (mut upstream, greeting) = match speculative {
+    let (upstream, greeting) = match speculative {
         Some(open) => open,
         None => match connect(target, Alpn::Opaque, cx).await {
             Ok(upstream) => (upstream, Bytes::new()),
@@ -116,24 +117,9 @@ pub(crate) async fn forward(
         tracing::debug!(target = %target.name(), sni = sni.as_deref().unwrap_or_default(), "TLS passed through");
     }
     let connection = edge_of(&upstream, target, &what).connection(what.protocol(), clock::now());
-    if !greeting.is_empty() {
-        client.write_all(&greeting).await.map_err(|error| Error::caused(Kind::Cancelled, error))?;
-        client.flush().await.map_err(|error| Error::caused(Kind::Cancelled, error))?;
-        connection.add_read(greeting.len() as u64);
-    }
-    let spliced = splice::splice(&mut client, &mut upstream.io, cx.config.tcp_idle_timeout, |from, n| match from {
-        Side::Left => connection.add_written(n as u64),
-        Side::Right => connection.add_read(n as u64),
-    })
-    .await;
-    spliced.map_err(|error| {
-        connection.failed(match &error {
-            splice::Error::Idle(_) => "idle",
-            splice::Error::Broken(Side::Left, _) => "client-reset",
-            splice::Error::Broken(Side::Right, _) => "server-reset",
-        });
-        Error::caused(Kind::Reset, error)
-    })
+    // The place at the endpoint is held until the end.
+    let Upstream { io, lease: _lease } = upstream;
+    carry(client, io.with_prefix(greeting), Side::Right, &connection, cx.config.tcp_idle_timeout).await
 }
 
 /// Plain towards the endpoint, but the application encrypts by itself: that is its own reason.
