@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::support::{condition::eventually, home::Home, mesh::Mesh, process::Process};
+use crate::support::{condition::eventually, home::Home, mesh::Mesh, process::Process, require};
 
 /// `mesh run` of a shell script that only calls others.
 fn script<'a>(mesh: &'a str, text: &'a str) -> Vec<&'a str> {
@@ -32,7 +32,8 @@ async fn a_program_ends_with_the_process_that_asked_for_it() {
     let shell = "exec 3>&1; $0 exec-with-parent --parent $$ -- sleep 600 & wait";
     let mut command = Command::new("sh");
     command.args(["-c", shell, env!("CARGO_BIN_EXE_mesh")]).env("MESH_LOCAL_DIR", home.path());
-    let mut parent = Process::start("parent", home.path().parent().expect("/tmp"), &mut command);
+    let logs = tempfile::tempdir().expect("a directory");
+    let mut parent = Process::start("parent", logs.path(), &mut command);
     home.process(&["sleep 600"]).await;
     parent.signal(Signal::KILL);
     parent.end().await;
@@ -78,6 +79,9 @@ async fn the_process_finds_its_port_its_upstreams_and_no_token() {
 
 #[tokio::test]
 async fn a_process_is_in_the_mesh_while_it_runs_and_its_proxy_may_die() {
+    if require::program("python3", "python3").is_none() {
+        return;
+    }
     let (home, mesh) = (Home::new(), Mesh::local().await);
     let local = local(&mesh);
     let service = [env!("CARGO_BIN_EXE_mesh"), "demo-service", "shipping"];
