@@ -50,7 +50,9 @@ where
         if upgrade::is_asked_for(&request) {
             request.extensions_mut().insert(upgrade::Joined { _held: joined.clone() });
         }
-        let response = handler(request);
+        // On the heap, where the memory of the last request is still warm: hyper keeps what it is given in the connection, and
+        // moves it there for every request.
+        let response = Box::pin(handler(request));
         async move { Ok::<_, Infallible>(response.await.map(|body| body.keep(busy))) }
     });
     // Not `pipeline_flush`: with it hyper never sends its 400 or 431, because the head that it refuses is still in its buffer.
