@@ -1,4 +1,4 @@
-//! What a connection speaks, from its first bytes. Pure: see `race` for who reads them (DESIGN 7).
+//! What a connection speaks, from its first bytes. Pure: see `race` for who reads them.
 //!
 //! Verdicts are monotone: more bytes of the same connection never change one, they only end [`Client::NeedMore`].
 

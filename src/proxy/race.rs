@@ -1,5 +1,5 @@
 //! Who speaks first on a port whose protocol nobody described: the client, or, once it has been silent for a few
-//! milliseconds, the server at the other end of a connection that is opened on speculation (DESIGN 7).
+//! milliseconds, the server at the other end of a connection that is opened on speculation.
 
 use std::{future::Future, io, time::Duration};
 

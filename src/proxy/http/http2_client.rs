@@ -1,7 +1,7 @@
 //! HTTP/2 connections to one address, shared by all its requests: the links between proxies, and applications that
 //! speak HTTP/2.
 //!
-//! One connection is the rule: requests of a turn then leave in one TLS record and one write (DESIGN 8). Others are opened
+//! One connection is the rule: requests of a turn then leave in one TLS record and one write. Others are opened
 //! where one would block: all its streams taken, or its window used up by large bodies.
 
 use std::{
