@@ -57,20 +57,10 @@ pub(super) fn exit_code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     if error.chain().any(broken_pipe) {
         return ExitCode::SUCCESS;
     }
-    report(&format!("error: {}", chain(&error)));
+    // anyhow's alternate form is the whole chain, on one line.
+    report(&format!("error: {error:#}"));
     if let Some(hinted) = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>()) {
         report(&format!("hint: {}", hinted.hint));
     }
     ExitCode::FAILURE
-}
-
-fn chain(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        cause = source.source();
-    }
-    text
 }

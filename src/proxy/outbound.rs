@@ -1,6 +1,6 @@
 //! Connections of the workload: what are they for, what do they speak, and then one pipeline for each.
 
-use std::{net::SocketAddr, rc::Rc};
+use std::rc::Rc;
 
 use tokio::net::TcpStream;
 
@@ -124,9 +124,4 @@ async fn undiscovered(mut client: TcpStream, cx: &Rc<Context>, drain: drain::Wat
         _ => Ok(()),
     };
     served.and(Err(Error::new(kind)))
-}
-
-/// The name by which the controller is asked for an address.
-pub(crate) fn name_of(addr: SocketAddr) -> String {
-    addr.to_string()
 }

@@ -40,6 +40,17 @@ impl Home {
         Process::start(name, self.logs.path(), &mut self.command(arguments))
     }
 
+    /// A demo that goes on until it is told to end, and whose shop is open.
+    pub(crate) async fn demo(&self, name: &str, arguments: &[&str]) -> Process {
+        let mut demo = self.start(name, &[&["demo", "--for", "10m", "--name", name], arguments].concat());
+        eventually("the open shop", async || {
+            demo.check();
+            demo.output().contains("The shop is open").then_some(())
+        })
+        .await;
+        demo
+    }
+
     /// Runs to the end; stdout and stderr, and the exit code.
     pub(crate) async fn output(&self, arguments: &[&str]) -> (String, String, Option<i32>) {
         let output = self.command(arguments).output().await.expect("mesh can be started");

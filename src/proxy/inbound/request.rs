@@ -12,10 +12,9 @@ use crate::{
             body::{Holds, Tail},
             headers,
             http2_server::Answer,
-            synthesize,
+            protocol_of, synthesize,
         },
         observe::{self, Edge, Protocol},
-        outbound::request::protocol_of,
     },
     rt::clock,
 };

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{StatusCode, Version};
+use http::Version;
 use rand::rng;
 
 use crate::{
@@ -79,11 +79,11 @@ pub(crate) fn edge_key(endpoint: &Endpoint, target: &Rc<str>, peer_id: Option<Rc
     }
 }
 
-/// Takes note of how a request to `lease`'s endpoint ended.
-pub(crate) fn note(lease: &Lease, outcome: Result<(StatusCode, Instant, Instant), &Error>, cx: &Rc<Context>) {
+/// Takes note of how a request to `lease`'s endpoint went: when it was sent and answered, or why it was not.
+pub(crate) fn note(lease: &Lease, outcome: Result<(Instant, Instant), &Error>, cx: &Rc<Context>) {
     let member = lease.member();
     let verdict = match outcome {
-        Ok((_, sent, now)) => {
+        Ok((sent, now)) => {
             lease.answered(sent, now);
             return;
         }

@@ -13,7 +13,7 @@ use crate::{
         http::{
             Request, Response,
             body::{Holds, Tail},
-            headers, synthesize,
+            headers, protocol_of, synthesize,
         },
         observe::{self, Protocol},
     },
@@ -71,7 +71,7 @@ async fn send(
         record.move_to(&reach.edge);
         match reach.send(request, cx).await {
             Ok((response, holds)) => {
-                endpoint::note(&lease, Ok((response.status(), sent_at, clock::now())), cx);
+                endpoint::note(&lease, Ok((sent_at, clock::now())), cx);
                 return Ok((response, lease, holds));
             }
             Err(unanswered) => {
@@ -85,16 +85,6 @@ async fn send(
                 last_error = Some(unanswered.error);
             }
         }
-    }
-}
-
-pub(crate) fn protocol_of(request: &Request) -> Protocol {
-    if headers::is_grpc(request.headers()) {
-        Protocol::Grpc
-    } else if request.version() == Version::HTTP_2 {
-        Protocol::Http2
-    } else {
-        Protocol::Http1
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::task::AbortHandle;
 
-use super::{name_of, target::Target};
+use super::target::Target;
 use crate::proxy::context::Context;
 
 /// An address that nobody used for this long, and nobody is connected to, is forgotten. The Services that explicit
@@ -43,7 +43,7 @@ impl Targets {
 
     /// Where a redirected connection was going.
     pub(crate) fn addressed(&self, addr: SocketAddr, cx: &Rc<Context>) -> Rc<Target> {
-        self.find(&name_of(addr), Some(addr), cx)
+        self.find(&addr.to_string(), Some(addr), cx)
     }
 
     fn find(&self, name: &str, original: Option<SocketAddr>, cx: &Rc<Context>) -> Rc<Target> {

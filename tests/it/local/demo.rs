@@ -5,23 +5,13 @@ use std::fs;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::{condition::eventually, home::Home, process::Process};
-
-async fn open(home: &Home, name: &str, arguments: &[&str]) -> Process {
-    let mut demo = home.start(name, &[&["demo", "--for", "10m", "--name", name], arguments].concat());
-    eventually("the open shop", async || {
-        demo.check();
-        demo.output().contains("The shop is open").then_some(())
-    })
-    .await;
-    demo
-}
+use crate::support::{condition::eventually, home::Home};
 
 #[tokio::test]
 async fn a_demo_that_is_asked_to_end_leaves_nothing() {
     for signal in [Signal::TERM, Signal::INT] {
         let home = Home::new();
-        let mut demo = open(&home, "demo", &[]).await;
+        let mut demo = home.demo("demo", &[]).await;
         demo.signal(signal);
         assert_eq!(demo.end().await.code(), Some(0), "{}", demo.output());
         assert_eq!((home.processes(), home.entries()), (vec![], vec![]));
@@ -31,7 +21,7 @@ async fn a_demo_that_is_asked_to_end_leaves_nothing() {
 #[tokio::test]
 async fn a_demo_that_is_killed_leaves_nothing() {
     let home = Home::new();
-    let mut demo = open(&home, "demo", &[]).await;
+    let mut demo = home.demo("demo", &[]).await;
     demo.signal(Signal::KILL);
     demo.end().await;
     home.is_clean().await;
@@ -40,7 +30,7 @@ async fn a_demo_that_is_killed_leaves_nothing() {
 #[tokio::test]
 async fn two_demos_run_side_by_side() {
     let home = Home::new();
-    let mut first = open(&home, "demo", &[]).await;
+    let mut first = home.demo("demo", &[]).await;
     let second = home.start("second", &["demo", "--for", "10m"]);
     eventually("the second shop", async || second.output().contains("local mesh `demo-2`").then_some(())).await;
     let (_, said, code) = home.output(&["demo", "--name", "demo"]).await;
@@ -54,7 +44,7 @@ async fn two_demos_run_side_by_side() {
 #[tokio::test]
 async fn every_part_may_die_and_is_started_again() {
     let home = Home::new();
-    let mut demo = open(&home, "demo", &[]).await;
+    let mut demo = home.demo("demo", &[]).await;
     let parts: [&[&str]; 4] =
         [&["demo-service", "orders"], &["proxy", "--pod web-"], &["proxy", "--pod inventory-"], &["controller"]];
     for words in parts {
@@ -94,7 +84,7 @@ async fn after_its_time_both_tables_are_printed_and_every_edge_is_secured() {
 async fn the_numbers_are_those_of_the_loads_own_log() {
     let home = Home::new();
     let path = home.path().join(".report.json");
-    let mut demo = open(&home, "demo", &["--report", path.to_str().expect("text")]).await;
+    let mut demo = home.demo("demo", &["--report", path.to_str().expect("text")]).await;
     let report = async |at_least: u64| {
         eventually("a newer report", async || {
             let report: Value = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;

@@ -13,7 +13,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::{condition::eventually, home::Home, process::Process};
+use crate::support::{condition::eventually, home::Home};
 
 /// Calls a second.
 const RATE: &str = "100";
@@ -92,22 +92,11 @@ fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).expect("not that far in the future")
 }
 
-async fn open(home: &Home, report: &Path) -> Process {
-    let report = report.to_str().expect("text");
-    let mut demo = home.start("demo", &["demo", "--for", "10m", "--rate", RATE, "--report", report]);
-    eventually("the open shop", async || {
-        demo.check();
-        demo.output().contains("The shop is open").then_some(())
-    })
-    .await;
-    demo
-}
-
 #[tokio::test]
 async fn whatever_is_killed_a_client_sees_no_more_of_it_than_it_must() {
     let home = Home::new();
     let report = home.path().join(".report.json");
-    let mut demo = open(&home, &report).await;
+    let mut demo = home.demo("demo", &["--rate", RATE, "--report", report.to_str().expect("text")]).await;
     // What the first calls find half open is no matter of this test.
     tokio::time::sleep(Duration::from_secs(2)).await;
     for Kill { words, until_ms, failures } in KILLS {
